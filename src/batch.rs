@@ -195,9 +195,23 @@ impl Batch<'_> {
             from = Some(copy.from);
             parts.push((copy.offset, bytes));
         }
-        match from {
-            Some(from) => from.read_parts(&mut parts, scratch),
-            None => Ok(()),
+        if let Some(from) = from {
+            from.read_parts(&mut parts, scratch)?;
+        }
+        self.release_read();
+        Ok(())
+    }
+
+    /// Releases the bytes of snapshots that this batch has read. They are read in the order of their addresses.
+    fn release_read(&self) {
+        for (i, copy) in self.copies.iter().enumerate() {
+            let is_last = match self.copies.get(i.saturating_add(1)) {
+                Some(next) => !copy.from.is_same_snapshot(next.from),
+                None => true,
+            };
+            if is_last {
+                copy.from.release_before(copy.offset.saturating_add(copy.at.len() as u64));
+            }
         }
     }
 

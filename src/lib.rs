@@ -137,8 +137,10 @@ pub mod read;
 #[allow(unreachable_pub, reason = "public with the feature `internals`")]
 mod scan;
 mod sink;
+pub mod snapshot;
 mod threads;
 mod unnamed_file;
+mod userfaultfd;
 mod visible;
 mod write;
 

@@ -19,6 +19,8 @@ use linux as platform;
 #[cfg(not(target_os = "linux"))]
 use other as platform;
 
+pub(crate) use platform::ErrorNumber;
+
 /// Calls `work`, which may write to a pipe or socket. A missing reader is only
 /// [`BrokenPipe`](std::io::ErrorKind::BrokenPipe).
 pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> T) -> T {
@@ -29,6 +31,16 @@ pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> T) -> T {
 /// [`FileTooLarge`](std::io::ErrorKind::FileTooLarge).
 pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> T) -> T {
     with_blocked(libc::SIGXFSZ, work)
+}
+
+/// Blocks all signals in this thread from now on, so that other threads handle those sent to the process.
+pub(crate) fn block_all() {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigfillset` initializes the set, and the pointer for the old mask may be null.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), ptr::null_mut());
+    }
 }
 
 /// Calls `work` with `signal` blocked, and then removes the signal if it is pending.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::frozen::FrozenBytes;
 use super::gather::{FilePart, read_parts};
 use super::read::read_file_at;
 use super::shared::SharedImage;
@@ -18,6 +19,8 @@ pub(crate) enum Bytes<'i> {
     File(&'i File),
     /// In the address space of this process, where threads may write at any time.
     Shared(&'i SharedImage),
+    /// In a snapshot.
+    Frozen(&'i dyn FrozenBytes),
 }
 
 impl<'i> Bytes<'i> {
@@ -25,7 +28,7 @@ impl<'i> Bytes<'i> {
     pub(crate) fn as_slice(self) -> Option<&'i [u8]> {
         match self {
             Self::Slice(bytes) | Self::Mapped(bytes, _) => Some(bytes),
-            Self::File(_) | Self::Shared(_) => None,
+            Self::File(_) | Self::Shared(_) | Self::Frozen(_) => None,
         }
     }
 
@@ -33,6 +36,21 @@ impl<'i> Bytes<'i> {
     /// both together.
     pub(crate) fn is_same_file(self, other: Self) -> bool {
         matches!((self, other), (Self::File(one), Self::File(other)) if std::ptr::eq(one, other))
+    }
+
+    /// Returns `true` if both are of the same memory of a snapshot.
+    pub(crate) fn is_same_snapshot(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Frozen(one), Self::Frozen(other)) => std::ptr::addr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Declares that this dump does not need the bytes before `at` any more.
+    pub(crate) fn release_before(self, at: u64) {
+        if let Self::Frozen(frozen) = self {
+            frozen.release_before(at);
+        }
     }
 
     /// Fills all `parts`, which are in order and do not overlap. The gaps between parts may be read into `scratch`.
@@ -62,6 +80,7 @@ impl<'i> Bytes<'i> {
             }
             Self::File(file) => read_file_at(file, buffer, at),
             Self::Shared(shared) => shared.read_at(buffer, at),
+            Self::Frozen(frozen) => frozen.read_at(buffer, at),
         }
     }
 }

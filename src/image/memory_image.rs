@@ -18,7 +18,9 @@ use std::path::Path;
 
 use super::backend::{file_system, fixed};
 use super::bytes::Bytes;
+use super::copied::CopiedMemory;
 use super::extents::{ExtentFinder, Extents};
+use super::frozen::FrozenBytes;
 use super::map;
 use super::read::check_len;
 use super::shared::{SharedBytes, SharedImage};
@@ -84,6 +86,9 @@ enum ImageSource<'a> {
     Mapped { map: map::Map, file: File },
     File { file: File, len: u64 },
     Shared(SharedImage),
+    /// A private copy of a live memory.
+    Copied(CopiedMemory),
+    Frozen(Box<dyn FrozenBytes>),
 }
 
 impl<'a> MemoryImage<'a> {
@@ -293,6 +298,8 @@ impl<'a> MemoryImage<'a> {
             ImageSource::Mapped { map, .. } => map.bytes().len() as u64,
             ImageSource::File { len, .. } => *len,
             ImageSource::Shared(shared) => shared.len(),
+            ImageSource::Copied(copy) => copy.bytes().len() as u64,
+            ImageSource::Frozen(frozen) => frozen.len(),
         }
     }
 
@@ -315,12 +322,45 @@ impl<'a> MemoryImage<'a> {
         self.bytes().as_slice()
     }
 
+    /// Returns the image of a memory in a snapshot.
+    pub(crate) fn from_frozen(memory: impl FrozenBytes + 'static) -> MemoryImage<'static> {
+        MemoryImage { source: ImageSource::Frozen(Box::new(memory)), stability: Stability::Fixed }
+    }
+
+    /// Returns the address and the length in bytes of borrowed live memory.
+    pub(crate) fn live_location(&self) -> Option<(*const u8, usize)> {
+        match self.source {
+            ImageSource::Slice(bytes) => Some((bytes.as_ptr(), bytes.len())),
+            _ => None,
+        }
+    }
+
+    /// Returns an image that borrows nothing. Borrowed live memory is copied; `budget` is the number of bytes that may
+    /// be copied, and is reduced.
+    ///
+    /// # Errors
+    /// Returns an error if the memory has more data than that, or if no memory for it is available.
+    pub(crate) fn into_owned(self, finder: &ExtentFinder, budget: &mut u64) -> Result<MemoryImage<'static>> {
+        let stability = self.stability;
+        let source = match self.source {
+            ImageSource::Slice(_) => ImageSource::Copied(CopiedMemory::new(&self, finder, budget)?),
+            ImageSource::Mapped { map, file } => ImageSource::Mapped { map, file },
+            ImageSource::File { file, len } => ImageSource::File { file, len },
+            ImageSource::Shared(shared) => ImageSource::Shared(shared),
+            ImageSource::Copied(copy) => ImageSource::Copied(copy),
+            ImageSource::Frozen(frozen) => ImageSource::Frozen(frozen),
+        };
+        Ok(MemoryImage { source, stability })
+    }
+
     pub(crate) fn bytes(&self) -> Bytes<'_> {
         match &self.source {
             ImageSource::Slice(bytes) => Bytes::Slice(bytes),
             ImageSource::Mapped { map, file } => Bytes::Mapped(map.bytes(), file),
             ImageSource::File { file, .. } => Bytes::File(file),
             ImageSource::Shared(shared) => Bytes::Shared(shared),
+            ImageSource::Copied(copy) => Bytes::Slice(copy.bytes()),
+            ImageSource::Frozen(frozen) => Bytes::Frozen(&**frozen),
         }
     }
 
@@ -363,18 +403,22 @@ impl<'a> MemoryImage<'a> {
                 };
                 (!is_fixed).then_some(file)
             }
-            ImageSource::Slice(_) | ImageSource::Shared(_) => None,
+            ImageSource::Slice(_)
+            | ImageSource::Shared(_)
+            | ImageSource::Copied(_)
+            | ImageSource::Frozen(_) => None,
         }
     }
 
-    /// Checks that the file of the image is still as long as it was when it was opened. Otherwise, the mapping past
+    /// Checks that the file of the image is still as long as it was when it was opened, and that a snapshot is intact. Otherwise, the mapping past
     /// the end of the file is unreadable, and the rest of the last page reads as zero.
     ///
     /// # Errors
-    /// Returns an error if the file is shorter, or if its length cannot be read.
+    /// Returns an error if the file is shorter, if its length cannot be read, or if the snapshot has failed.
     pub(crate) fn check_len(&self) -> Result<()> {
         match &self.source {
-            ImageSource::Slice(_) | ImageSource::Shared(_) => Ok(()),
+            ImageSource::Slice(_) | ImageSource::Shared(_) | ImageSource::Copied(_) => Ok(()),
+            ImageSource::Frozen(frozen) => frozen.check(),
             ImageSource::Mapped { file, .. } | ImageSource::File { file, .. } => {
                 check_len(file, self.len())
             }
@@ -383,7 +427,10 @@ impl<'a> MemoryImage<'a> {
 
     /// Returns `true` if the image is memory of this process, so that the kernel can be queried for its pages.
     pub(crate) fn is_live(&self) -> bool {
-        matches!(self.source, ImageSource::Slice(_) | ImageSource::Shared(_))
+        matches!(
+            self.source,
+            ImageSource::Slice(_) | ImageSource::Shared(_) | ImageSource::Copied(_)
+        )
     }
 
     /// Returns the ranges that may contain data, in address order, as found by `finder`. If `in_doubt` is set, the
@@ -402,6 +449,10 @@ impl<'a> MemoryImage<'a> {
                 let (start, len) = shared.location();
                 finder.live_extents(start, len)
             }
+            ImageSource::Copied(copy) => {
+                finder.live_extents(copy.bytes().as_ptr().addr(), copy.bytes().len())
+            }
+            ImageSource::Frozen(frozen) => ExtentFinder::frozen_extents(&**frozen),
         })
     }
 }
@@ -413,6 +464,8 @@ impl fmt::Debug for MemoryImage<'_> {
             ImageSource::Mapped { .. } => "mapped file",
             ImageSource::File { .. } => "file",
             ImageSource::Shared(_) => "shared",
+            ImageSource::Copied(_) => "copy",
+            ImageSource::Frozen(_) => "snapshot",
         };
         write!(f, "MemoryImage({source} of {} bytes)", self.len())
     }

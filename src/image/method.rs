@@ -26,6 +26,8 @@ pub enum ExtentMethod {
     /// The entries of `/proc/self/pagemap`. Private anonymous memory is not an extent if it is neither present nor
     /// swapped.
     Pagemap,
+    /// The pages that a [snapshot](crate::snapshot) has fixed.
+    Snapshot,
     /// `/proc/self/smaps`, used if the pagemap is unavailable. A private anonymous mapping is not an extent if none
     /// of it is resident or swapped.
     Smaps,
@@ -40,6 +42,7 @@ impl fmt::Display for ExtentMethod {
             Self::PagemapScan => "pagemap-scan",
             Self::Pagemap => "pagemap",
             Self::Smaps => "smaps",
+            Self::Snapshot => "snapshot",
         })
     }
 }

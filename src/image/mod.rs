@@ -6,7 +6,9 @@
 mod backend;
 mod bytes;
 mod change;
+mod copied;
 mod extents;
+mod frozen;
 mod gather;
 mod machine_copy;
 pub(crate) mod map;
@@ -16,10 +18,14 @@ mod read;
 mod shared;
 mod watch;
 
+pub(crate) use backend::answers::MemoryKind;
+pub(crate) use backend::tracked::TrackedPages;
 pub(crate) use bytes::Bytes;
 pub use change::Change;
 pub(crate) use extents::{ExtentFinder, ExtentOptions, Extents, HoleFinder};
+pub(crate) use frozen::FrozenBytes;
 pub(crate) use gather::MAX_READ_GAP;
+pub(crate) use machine_copy::copy as copy_racing;
 pub use memory_image::MemoryImage;
 pub(crate) use memory_image::PayloadSource;
 pub use method::{ExtentMethod, MappingMethod};

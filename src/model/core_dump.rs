@@ -8,6 +8,7 @@ use super::time::UnixTime;
 use super::values::{Global, GlobalValue};
 use crate::arithmetic::sum;
 use crate::error::{Error, Result};
+use crate::image::MemoryImage;
 use crate::limits;
 use crate::ranges::AddressRanges;
 
@@ -147,6 +148,30 @@ impl<'a> CoreDump<'a> {
     /// Adds a thread.
     pub fn add_thread(&mut self, thread: Thread) {
         self.threads.push(thread);
+    }
+
+    /// Replaces the image of each memory by the result of `map`, which gets the position of the memory.
+    ///
+    /// # Errors
+    /// Returns the first error of `map`, with the memory.
+    pub(crate) fn try_map_images<'b>(
+        self,
+        mut map: impl FnMut(usize, MemoryImage<'a>) -> Result<MemoryImage<'b>>,
+    ) -> Result<CoreDump<'b>> {
+        let memories = self.memories.into_iter().enumerate().map(|(i, memory)| {
+            memory.try_map_image(|image| map(i, image)).map_err(|error| error.at(format_args!("memory {i}")))
+        });
+        Ok(CoreDump {
+            memories: memories.collect::<Result<_>>()?,
+            name: self.name,
+            modules: self.modules,
+            instances: self.instances,
+            globals: self.globals,
+            threads: self.threads,
+            notes: self.notes,
+            trap: self.trap,
+            captured_at: self.captured_at,
+        })
     }
 
     /// Checks that the description is consistent.

@@ -157,6 +157,14 @@ impl<'a> Memory<'a> {
         Self { ty, image, exclusions: Exclusions::default() }
     }
 
+    /// Replaces the image by the result of `map`.
+    pub(super) fn try_map_image<'b>(
+        self,
+        map: impl FnOnce(MemoryImage<'a>) -> Result<MemoryImage<'b>>,
+    ) -> Result<Memory<'b>> {
+        Ok(Memory { ty: self.ty, image: map(self.image)?, exclusions: self.exclusions })
+    }
+
     /// Excludes a range of byte addresses.
     ///
     /// The excluded bytes are neither read nor dumped, and the dump records that they are excluded. Further calls

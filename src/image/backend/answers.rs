@@ -23,6 +23,17 @@ pub(in crate::image) struct Allocation {
     pub(in crate::image) unwritten: u64,
 }
 
+/// The kind of a mapping, for the snapshot of a live memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemoryKind {
+    /// Private anonymous memory, in which untouched pages are zero.
+    Anonymous,
+    /// A shared mapping, to which other processes may write.
+    Shared,
+    /// A private mapping of a file, memory of the kernel, or no mapping.
+    Other,
+}
+
 /// The reason why the kernel cannot be queried about live memory.
 pub(in crate::image) enum ProbeError {
     /// No method to find pages is available, or the forced one is not.

@@ -34,6 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::backend::answers::ProbeError;
 use crate::image::backend::file_system::mapping_allocates;
 use crate::image::backend::live::{KernelInterfaces, LiveExtents};
+use crate::image::frozen::FrozenBytes;
 use crate::image::method::{ExtentMethod, MappingMethod};
 
 /// The settings for finding extents.
@@ -119,6 +120,12 @@ impl ExtentFinder {
         Ok(extents)
     }
 
+    /// Returns the ranges of a snapshot that may contain data. They are part of the snapshot, so holes are always
+    /// trusted.
+    pub(in crate::image) fn frozen_extents<'i>(frozen: &'i dyn FrozenBytes) -> Extents<'i> {
+        Extents::new(ExtentSource::Frozen(frozen), frozen.len())
+    }
+
     /// Returns the ranges of this process's memory that may have been written to, within `len` bytes from the address
     /// `start`. Reads none of these bytes.
     pub(in crate::image) fn live_extents(&self, start: usize, len: usize) -> Extents<'_> {
@@ -142,8 +149,8 @@ fn probe_live(options: ExtentOptions) -> Result<(Option<KernelInterfaces>, Optio
     };
     match options.method {
         Some(ExtentMethod::Whole) => return Ok((None, None)),
-        Some(method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt)) => {
-            let message = format!("extent_method: {method} applies to files, not to live memory");
+        Some(method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt | ExtentMethod::Snapshot)) => {
+            let message = format!("extent_method: {method} does not apply to live memory");
             return Err(Error::new(ErrorKind::Option, message));
         }
         None | Some(ExtentMethod::PagemapScan | ExtentMethod::Pagemap | ExtentMethod::Smaps) => {}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::file::{self, CheckedSeek, HoleFinder};
 use crate::error::Result;
 use crate::image::backend::live::LiveExtents;
+use crate::image::frozen::FrozenBytes;
 use crate::image::method::ExtentMethod;
 
 /// The extents of one image, in address order. They are found one at a time, so any number of them needs no memory.
@@ -33,6 +34,7 @@ pub(super) enum ExtentSource<'i> {
     InDoubt,
     File(&'i File, Arc<CheckedSeek>),
     Live(Box<LiveExtents<'i>>),
+    Frozen(&'i dyn FrozenBytes),
 }
 
 impl<'i> Extents<'i> {
@@ -61,6 +63,7 @@ impl<'i> Extents<'i> {
             ExtentSource::InDoubt => ExtentMethod::ReadInDoubt,
             ExtentSource::File(..) => ExtentMethod::Seek,
             ExtentSource::Live(live) => live.method(),
+            ExtentSource::Frozen(_) => ExtentMethod::Snapshot,
         }
     }
 
@@ -94,7 +97,10 @@ impl<'i> Extents<'i> {
             ExtentSource::File(file, checked_seek) => {
                 file::find_contradiction(file, data, excluded, checked_seek)
             }
-            ExtentSource::Whole | ExtentSource::InDoubt | ExtentSource::Live(_) => Ok(None),
+            ExtentSource::Whole
+            | ExtentSource::InDoubt
+            | ExtentSource::Live(_)
+            | ExtentSource::Frozen(_) => Ok(None),
         }
     }
 
@@ -109,7 +115,10 @@ impl<'i> Extents<'i> {
             ExtentSource::File(file, checked_seek) => {
                 Some(HoleFinder::new(file, checked_seek.clone()))
             }
-            ExtentSource::Whole | ExtentSource::InDoubt | ExtentSource::Live(_) => None,
+            ExtentSource::Whole
+            | ExtentSource::InDoubt
+            | ExtentSource::Live(_)
+            | ExtentSource::Frozen(_) => None,
         }
     }
 
@@ -164,6 +173,7 @@ impl<'i> Extents<'i> {
                 file::next_part(file, self.position, excluded, checked_seek)?
             }
             ExtentSource::Live(live) => live.next(self.position),
+            ExtentSource::Frozen(frozen) => frozen.next_extent(self.position),
         };
         self.position = extent.end;
         if let ExtentSource::Live(live) = &mut self.source

@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::cell::UnsafeCell;
 
 /// Copies bytes from `from` to `to`, until one of them ends. Others may write to `from` at the same time.
-pub(in crate::image) fn copy(from: &[UnsafeCell<u8>], to: &mut [u8]) {
+pub(crate) fn copy(from: &[UnsafeCell<u8>], to: &mut [u8]) {
     let len = from.len().min(to.len());
     // SAFETY: the first loop copies 16 bytes while at least 16 are left, and the second loop copies the remaining
     // bytes one at a time. So `len` bytes are read from `from` and written to `to`. Both have at least `len` bytes,

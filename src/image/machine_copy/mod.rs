@@ -43,7 +43,7 @@ use other as architecture;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as architecture;
 
-pub(super) use architecture::copy;
+pub(crate) use architecture::copy;
 
 #[cfg(test)]
 mod tests {

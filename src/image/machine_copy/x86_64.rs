@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::cell::UnsafeCell;
 
 /// Copies bytes from `from` to `to`, until one of them ends. Others may write to `from` at the same time.
-pub(in crate::image) fn copy(from: &[UnsafeCell<u8>], to: &mut [u8]) {
+pub(crate) fn copy(from: &[UnsafeCell<u8>], to: &mut [u8]) {
     let len = from.len().min(to.len());
     // SAFETY: `rep movsb` reads `len` bytes from `from` and writes them to `to`. Both have at least `len` bytes, and
     // `to` is borrowed exclusively. The direction flag is clear at the start of every `asm!`, so addresses increase.

@@ -39,6 +39,7 @@ use super::smaps::{Fact, Smaps};
 use super::tmpfs::TmpfsFile;
 use crate::image::backend::answers::ProbeError;
 use crate::image::method::{ExtentMethod, MappingMethod};
+use crate::userfaultfd;
 
 /// The interfaces of the kernel for queries about the memory of this process.
 pub(in crate::image) struct KernelInterfaces {
@@ -167,7 +168,7 @@ fn test_method(
 }
 
 /// Returns `true` if this process has a userfaultfd. Reading an untouched page may then return data from it, and no
-/// cheap query tells for which pages.
+/// cheap query tells for which pages. The userfaultfds of snapshots do not count: they supply no pages.
 fn has_userfaultfd() -> bool {
     const TARGET: &[u8] = b"anon_inode:[userfaultfd]";
 
@@ -178,7 +179,9 @@ fn has_userfaultfd() -> bool {
         // Longer targets are truncated, and differ.
         let mut target = [0; TARGET.len() + 1];
         let read = readlinkat_raw(&directory, descriptor.file_name(), &mut target[..]);
-        read.is_ok_and(|len| target.get(..len) == Some(TARGET))
+        let is_userfaultfd = read.is_ok_and(|len| target.get(..len) == Some(TARGET));
+        let number = || descriptor.file_name().to_str().ok()?.parse().ok();
+        is_userfaultfd && !number().is_some_and(userfaultfd::is_own)
     })
 }
 

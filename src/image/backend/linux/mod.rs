@@ -12,5 +12,6 @@ mod proc;
 pub(in crate::image) mod reopen;
 mod smaps;
 mod tmpfs;
+pub(in crate::image) mod tracked;
 
 pub(in crate::image) use super::seek_data as seek;

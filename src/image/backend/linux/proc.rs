@@ -16,6 +16,8 @@ use rustix::fs::PROC_SUPER_MAGIC;
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, opcode};
 
+/// `PAGE_IS_WRITTEN`.
+const WRITTEN: u64 = 1 << 1;
 /// `PAGE_IS_PRESENT` and `PAGE_IS_SWAPPED`.
 const PRESENT_OR_SWAPPED: u64 = 1 << 3 | 1 << 4;
 /// `PAGE_IS_PFNZERO`.
@@ -50,6 +52,13 @@ pub(super) struct PageRegion {
     categories: u64,
 }
 
+impl PageRegion {
+    /// Returns whether the pages were written to, in an answer of [`Pagemap::scan_written`].
+    pub(super) fn is_written(&self) -> bool {
+        self.categories & WRITTEN != 0
+    }
+}
+
 impl From<Range<u64>> for PageRegion {
     fn from(range: Range<u64>) -> Self {
         Self { start: range.start, end: range.end, categories: 0 }
@@ -72,17 +81,30 @@ impl Pagemap {
         max_pages: u64,
         regions: &mut [PageRegion],
     ) -> Result<(usize, u64), Errno> {
+        self.scan_by(ScanArg { start: range.start, end: range.end, max_pages, ..ScanArg::default() }, regions)
+    }
+
+    /// Fills `regions` with the pages of `range` that are present or swapped and not the zero page, and whether they
+    /// were written to since they were protected. Returns the number of regions, and the address up to which pages were
+    /// examined.
+    pub(super) fn scan_written(
+        &self,
+        range: Range<u64>,
+        regions: &mut [PageRegion],
+    ) -> Result<(usize, u64), Errno> {
+        let range = ScanArg { start: range.start, end: range.end, ..ScanArg::default() };
+        self.scan_by(ScanArg { return_mask: WRITTEN, ..range }, regions)
+    }
+
+    fn scan_by(&self, arg: ScanArg, regions: &mut [PageRegion]) -> Result<(usize, u64), Errno> {
         let mut arg = ScanArg {
             size: size::<ScanArg>(),
-            start: range.start,
-            end: range.end,
             vec: address(regions.as_mut_ptr().cast()),
             vec_len: regions.len() as u64,
-            max_pages,
             category_inverted: ZERO_PAGE,
             category_mask: ZERO_PAGE,
             category_anyof_mask: PRESENT_OR_SWAPPED,
-            ..ScanArg::default()
+            ..arg
         };
         let request = IoctlRequest { code: opcode::read_write::<ScanArg>(b'f', 16), arg: &mut arg };
         // SAFETY: the file is the kernel's pagemap, so the code means PAGEMAP_SCAN. The call reads and writes `arg`,

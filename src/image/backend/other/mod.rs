@@ -7,6 +7,7 @@ pub(in crate::image) mod fixed;
 pub(in crate::image) mod leases;
 pub(in crate::image) mod live;
 pub(in crate::image) mod reopen;
+pub(in crate::image) mod tracked;
 #[cfg(not(any(target_os = "macos", target_os = "freebsd")))]
 pub(in crate::image) mod seek;
 

@@ -1,0 +1,196 @@
+//! The room for pages that are copied aside, and the table that finds the copy of a page.
+//!
+//! # The problem
+//! A page is copied while a thread of the guest waits to write to it, possibly in a signal handler. So copying must not
+//! allocate, and must not touch memory for the first time if that can be avoided.
+//!
+//! # The idea
+//! All slots are mapped and touched in advance. A hash table with open addressing has the slot of each page. It is never
+//! more than half full, and removing an entry moves the entries after it back, so it needs no markers and never has to
+//! be rebuilt.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "slots are numbered from 0 and exist; positions in the table are masked by its length"
+)]
+
+use memmap2::{Advice, MmapMut};
+
+use crate::error::{Error, Result};
+
+/// Pages that were copied aside, by page number.
+pub(super) struct Copies {
+    arena: MmapMut,
+    page_size: usize,
+    /// The number of slots.
+    slots: usize,
+    /// Slots that were used and are free again.
+    freed: Vec<u32>,
+    /// The slots from this one on were never used.
+    unused: usize,
+    table: Vec<Entry>,
+    /// The maximum number of copies at one time.
+    peak: usize,
+}
+
+/// An entry of the table: a page and its slot, or [`EMPTY`](Self::EMPTY).
+#[derive(Clone, Copy)]
+struct Entry {
+    page: u64,
+    slot: u32,
+}
+
+impl Entry {
+    /// No page has this number.
+    const EMPTY: Self = Self { page: u64::MAX, slot: 0 };
+}
+
+impl Copies {
+    /// Allocates and touches room for copies of `slots` pages of `page_size` bytes.
+    ///
+    /// # Errors
+    /// Returns an error if the room cannot be allocated.
+    pub(super) fn new(slots: usize, page_size: usize) -> Result<Self> {
+        let no_room = || Error::out_of_memory("room for the copied pages of a snapshot");
+        let slots = slots.min(u32::MAX as usize);
+        let bytes = slots.max(1).checked_mul(page_size).ok_or_else(no_room)?;
+        let arena = MmapMut::map_anon(bytes).map_err(|_| no_room())?;
+        // Huge pages make touching several times faster. The kernel may have none.
+        let _ = arena.advise(Advice::HugePage);
+        // Without this advice (before Linux 5.14), the first copy into each slot is slower.
+        match arena.advise(Advice::PopulateWrite) {
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return Err(no_room()),
+            _ => {}
+        }
+        let mut freed = Vec::new();
+        freed.try_reserve_exact(slots).map_err(|_| no_room())?;
+        let mut table = Vec::new();
+        let entries = (2 * slots).max(2).next_power_of_two();
+        table.try_reserve_exact(entries).map_err(|_| no_room())?;
+        table.resize(entries, Entry::EMPTY);
+        Ok(Self { arena, page_size, slots, freed, unused: 0, table, peak: 0 })
+    }
+
+    /// Returns the number of pages that can still be copied.
+    pub(super) fn room(&self) -> usize {
+        self.slots - self.len()
+    }
+
+    /// Returns the number of copies.
+    pub(super) fn len(&self) -> usize {
+        self.unused - self.freed.len()
+    }
+
+    /// Returns the maximum number of copies at one time.
+    pub(super) fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// Returns the copy of page number `page`.
+    pub(super) fn get(&self, page: u64) -> Option<&[u8]> {
+        let slot = self.table[self.find(page)?].slot as usize;
+        self.arena.get(slot * self.page_size..(slot + 1) * self.page_size)
+    }
+
+    /// Returns the room for the copy of page number `page`, which has none yet. Returns `None` if no room is left.
+    pub(super) fn add(&mut self, page: u64) -> Option<&mut [u8]> {
+        let slot = match self.freed.pop() {
+            Some(slot) => slot,
+            None if self.unused < self.slots => {
+                self.unused += 1;
+                u32::try_from(self.unused - 1).ok()?
+            }
+            None => return None,
+        };
+        self.peak = self.peak.max(self.len());
+        let mask = self.table.len() - 1;
+        let mut at = self.home(page);
+        while self.table[at].page != u64::MAX {
+            at = (at + 1) & mask;
+        }
+        self.table[at] = Entry { page, slot };
+        let start = slot as usize * self.page_size;
+        self.arena.get_mut(start..start + self.page_size)
+    }
+
+    /// Frees the copy of page number `page`, if it has one.
+    pub(super) fn remove(&mut self, page: u64) {
+        let Some(mut hole) = self.find(page) else { return };
+        self.freed.push(self.table[hole].slot);
+        let mask = self.table.len() - 1;
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            let entry = self.table[at];
+            if entry.page == u64::MAX {
+                break;
+            }
+            // An entry may move back to the hole if its home is not between the two.
+            let distance_to_home = at.wrapping_sub(self.home(entry.page)) & mask;
+            if distance_to_home >= at.wrapping_sub(hole) & mask {
+                self.table[hole] = entry;
+                hole = at;
+            }
+        }
+        self.table[hole] = Entry::EMPTY;
+    }
+
+    /// Returns the position of a page in the table.
+    fn find(&self, page: u64) -> Option<usize> {
+        let mask = self.table.len() - 1;
+        let mut at = self.home(page);
+        loop {
+            match self.table[at].page {
+                u64::MAX => return None,
+                found if found == page => return Some(at),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    /// Returns the position at which the search for a page begins.
+    fn home(&self, page: u64) -> usize {
+        // Fibonacci hashing: the high bits of a product with 2^64 divided by the golden ratio are well distributed.
+        let shift = u64::BITS - self.table.len().trailing_zeros();
+        (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize & (self.table.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(operations in proptest::collection::vec((0..60_u64, any::<bool>()), 0..400)) {
+            let mut copies = Copies::new(20, 16).unwrap();
+            let mut map = HashMap::new();
+            for (i, (page, add)) in operations.into_iter().enumerate() {
+                // Some pages share their low and high bits.
+                let page = page << (page % 3 * 20);
+                if !add {
+                    copies.remove(page);
+                    map.remove(&page);
+                } else if !map.contains_key(&page) {
+                    let contents = [i.to_le_bytes()[0]; 16];
+                    match copies.add(page) {
+                        Some(room) => {
+                            room.copy_from_slice(&contents);
+                            map.insert(page, contents);
+                        }
+                        None => prop_assert_eq!(map.len(), 20),
+                    }
+                }
+                prop_assert_eq!((copies.len(), copies.room()), (map.len(), 20 - map.len()));
+                for page in (0..60_u64).map(|page| page << (page % 3 * 20)) {
+                    prop_assert_eq!(copies.get(page), map.get(&page).map(|c| &c[..]));
+                }
+            }
+            prop_assert!(copies.peak() >= map.len());
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Compares the protection that the kernel reports with the state of a snapshot.
+//!
+//! If the guest is stopped, a page must be writable if and only if it is open: dirty, copied or sent. A page that is
+//! writable and not open is one whose next write would reach the dump.
+
+use super::engine::Engine;
+use super::state::State;
+use crate::image::TrackedPages;
+
+/// Returns the number of the first page whose protection differs from the state. Pages that are not part of the
+/// snapshot are not compared. The guest must be stopped, and `state` locked.
+pub(super) fn find_mismatch(engine: &Engine, tracked: &TrackedPages, state: &State) -> Option<u64> {
+    for memory in &state.memories {
+        let mut mismatch = None;
+        // Pages that are no longer reported, because they were discarded, are not found.
+        let scanned = tracked.scan(engine.addresses(&memory.pages), |found, is_written| {
+            let pages = found.start / engine.page_size()..found.end / engine.page_size();
+            let differs = |page: &u64| {
+                let index = memory.index(*page);
+                memory.present.contains(index) && memory.open.contains(index) != is_written
+            };
+            mismatch = mismatch.or_else(|| pages.clone().find(differs));
+        });
+        if scanned.is_err() || mismatch.is_some() {
+            return mismatch.or(Some(memory.pages.start));
+        }
+    }
+    None
+}

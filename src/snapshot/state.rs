@@ -1,0 +1,333 @@
+//! The state of every page of a snapshot, and the rules by which it changes. No system calls and no locks.
+//!
+//! # The problem
+//! A write to a protected page stops its thread and produces a fault. When a fault is handled, the page may be in
+//! another state than when the fault was raised: the freeze may lie between the two, another thread may have written to
+//! the same page, a signal may have raised the fault twice. A rule that trusts the fault lets a write through without a
+//! copy, and the dump is a mixture of two moments.
+//!
+//! # The idea
+//! A fault only says that someone wants to write to a page. What happens is decided by the state of the page at that
+//! time, under the mutex of the snapshot:
+//!
+//! | phase | state | in the tables | a fault |
+//! |---|---|---|---|
+//! | preparing | protected | present | makes the page dirty, and unprotects it *before* the mutex is unlocked |
+//! | preparing | dirty | present and open | unprotects it |
+//! | frozen | protected | present | copies the page aside, and unprotects it after the mutex is unlocked |
+//! | frozen | copied | present, open and in the copies | unprotects it |
+//! | frozen | sent | present and open | unprotects it |
+//! | any | not present | | unprotects it: the page is zero in the snapshot, or not a part of it |
+//! | ended | | | unprotects it |
+//!
+//! While preparing, the decision and the unprotection must be one critical section. Otherwise the freeze could come
+//! between them and see a dirty page, protect it again, and the late unprotection would let a write through.
+//!
+//! A page that is pinned by a reader does not change its state until the pin is gone, so the reader copies contents
+//! that no thread changes.
+//!
+//! # The invariant
+//! In the phase `Frozen`, a page that is present and not open has the contents of the moment of the freeze in place, and
+//! is protected. A page that is open and not sent has them in the copies.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "page numbers are addresses divided by the page size; indices of memories come from this module"
+)]
+
+use std::ops::Range;
+
+use super::bitmap::Bitmap;
+use super::copies::Copies;
+use super::options::AtLimit;
+use crate::error::Result;
+
+/// The maximum number of pages that one fault releases, when a thread writes pages one after the other.
+const MAX_PAGES_PER_FAULT: u64 = 64;
+
+/// Reads pages of the live memory.
+pub(super) trait PageReader {
+    /// Copies page number `page` to `to`, which has the length of a page.
+    fn read(&self, page: u64, to: &mut [u8]);
+}
+
+/// The phase of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The memory is being protected, and the guest runs.
+    Preparing,
+    /// The view is fixed, and the guest runs.
+    Frozen,
+    /// Nothing may be read any more.
+    Ended,
+}
+
+/// The reason for which a snapshot has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The guest wrote to more pages than there is room for.
+    CopyLimit,
+    /// Memory was unmapped, moved or discarded.
+    Removed,
+    /// The kernel refused to change a protection.
+    Kernel(rustix::io::Errno),
+    /// The thread that handles faults has ended.
+    HandlerDied,
+}
+
+/// What to do about a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The page belongs to no memory of the snapshot.
+    Foreign,
+    /// Unprotect these pages before the mutex is unlocked.
+    UnprotectLocked(Range<u64>),
+    /// Unprotect these pages after the mutex is unlocked.
+    Unprotect(Range<u64>),
+    /// Wait until the state changes, and judge the fault again.
+    Wait,
+    /// The snapshot has just failed. Judge the fault again.
+    Failed,
+}
+
+/// A part of a memory that a reader may read in one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stretch {
+    /// Pages that are zero.
+    Zeros(usize),
+    /// Pages to read in place. They are pinned until [`State::unpin`].
+    Pinned(usize, Pin),
+    /// One page, whose contents are in the copies.
+    Copied,
+    /// Pages whose contents have been released.
+    Released,
+    /// All pins are in use.
+    Busy,
+}
+
+/// The number of a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pin(usize);
+
+/// The pages of one memory. They are numbered from 0 in the tables, and by address elsewhere.
+pub(super) struct MemoryPages {
+    /// The page numbers.
+    pub(super) pages: Range<u64>,
+    /// The pages with contents of the guest. All other pages are zero.
+    pub(super) present: Bitmap,
+    /// The pages that are not protected: dirty, copied or sent.
+    pub(super) open: Bitmap,
+    /// The pages before this index were released.
+    released: usize,
+}
+
+impl MemoryPages {
+    pub(super) fn new(pages: Range<u64>) -> Result<Self> {
+        let len = to_index(pages.end - pages.start);
+        let (present, open) = (Bitmap::new(len)?, Bitmap::new(len)?);
+        Ok(Self { pages, present, open, released: 0 })
+    }
+
+    /// Returns the number of pages.
+    pub(super) fn len(&self) -> usize {
+        to_index(self.pages.end - self.pages.start)
+    }
+
+    /// Extends the memory to the page number `end`.
+    pub(super) fn grow(&mut self, end: u64) -> Result<()> {
+        let len = to_index(end - self.pages.start);
+        (self.present, self.open) = (self.present.grown(len)?, self.open.grown(len)?);
+        self.pages.end = end;
+        Ok(())
+    }
+
+    /// Returns the index of a page number.
+    pub(super) fn index(&self, page: u64) -> usize {
+        to_index(page - self.pages.start)
+    }
+
+    /// Returns the page numbers of indices.
+    pub(super) fn numbers(&self, indices: &Range<usize>) -> Range<u64> {
+        self.pages.start + indices.start as u64..self.pages.start + indices.end as u64
+    }
+}
+
+/// Returns a page number or a count of pages as an index. A process has fewer pages than addresses.
+fn to_index(pages: u64) -> usize {
+    usize::try_from(pages).unwrap_or(usize::MAX)
+}
+
+/// The state of a snapshot.
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) failure: Option<Failure>,
+    pub(super) memories: Vec<MemoryPages>,
+    pub(super) copies: Copies,
+    at_limit: AtLimit,
+    /// The pinned page numbers.
+    pins: Vec<Option<Range<u64>>>,
+    /// The page after those that the last fault released, and their number.
+    last_fault: (u64, u64),
+    /// The number of pages that faults have copied aside since the freeze.
+    pub(super) copied_by_faults: u64,
+}
+
+impl State {
+    pub(super) fn new(memories: Vec<MemoryPages>, copies: Copies, at_limit: AtLimit, pins: usize) -> Self {
+        Self {
+            phase: Phase::Preparing,
+            failure: None,
+            memories,
+            copies,
+            at_limit,
+            pins: vec![None; pins],
+            last_fault: (u64::MAX, 1),
+            copied_by_faults: 0,
+        }
+    }
+
+    /// Ends the snapshot, with the reason if it has failed. Only the first reason is kept.
+    pub(super) fn end(&mut self, failure: Option<Failure>) {
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Ended;
+            self.failure = failure;
+        }
+    }
+
+    /// Returns the index of the memory that has the page number `page`.
+    pub(super) fn memory_of(&self, page: u64) -> Option<usize> {
+        self.memories.iter().position(|memory| memory.pages.contains(&page))
+    }
+
+    /// Returns the next run of open pages of a memory at or after the index `at`.
+    pub(super) fn next_open(&self, memory: usize, at: usize) -> Option<Range<usize>> {
+        let memory = &self.memories[memory];
+        memory.open.runs(at..memory.len()).next()
+    }
+
+    /// Decides about a write to the page number `page`.
+    pub(super) fn judge(&mut self, page: u64, reader: &impl PageReader) -> Verdict {
+        let Some(memory) = self.memory_of(page) else { return Verdict::Foreign };
+        let this_page = page..page + 1;
+        match self.phase {
+            Phase::Ended => Verdict::Unprotect(this_page),
+            Phase::Preparing => {
+                let run = self.run_of_fault(memory, page);
+                let pages = &mut self.memories[memory];
+                let indices = pages.index(run.start)..pages.index(run.end);
+                // A fault proves that the page is populated, even if no scan has seen it yet.
+                pages.present.insert(indices.clone());
+                pages.open.insert(indices);
+                Verdict::UnprotectLocked(run)
+            }
+            Phase::Frozen => {
+                let pages = &self.memories[memory];
+                let index = pages.index(page);
+                if !pages.present.contains(index) || pages.open.contains(index) {
+                    return Verdict::Unprotect(this_page);
+                }
+                if self.is_pinned(page) {
+                    return Verdict::Wait;
+                }
+                let wanted = self.run_of_fault(memory, page);
+                let mut end = page;
+                while end < wanted.end && !(end > page && self.is_pinned(end)) && self.copy(memory, end, reader) {
+                    end += 1;
+                }
+                if end > page {
+                    self.copied_by_faults += end - page;
+                    self.last_fault = (end, end - page);
+                    return Verdict::Unprotect(page..end);
+                }
+                match self.at_limit {
+                    AtLimit::Wait => Verdict::Wait,
+                    AtLimit::Fail => {
+                        self.end(Some(Failure::CopyLimit));
+                        Verdict::Failed
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the pages to release for a write to `page`: twice as many as last time if the writes are adjacent. All
+    /// but the first one are present and protected.
+    fn run_of_fault(&mut self, memory: usize, page: u64) -> Range<u64> {
+        let (next, last) = self.last_fault;
+        let wanted = if page == next { (2 * last).min(MAX_PAGES_PER_FAULT) } else { 1 };
+        let pages = &self.memories[memory];
+        let first = pages.index(page);
+        let most = (first + to_index(wanted)).min(pages.len());
+        // The first page may be unknown so far.
+        let present = pages.present.next_out(first + 1, most);
+        let end = pages.open.next_in(first + 1, present).unwrap_or(present);
+        let run = pages.numbers(&(first..end.max(first + 1)));
+        self.last_fault = (run.end, run.end - run.start);
+        run
+    }
+
+    fn is_pinned(&self, page: u64) -> bool {
+        self.pins.iter().flatten().any(|pin| pin.contains(&page))
+    }
+
+    /// Copies a protected or dirty page aside and marks it as open. Returns `false` if there is no room.
+    pub(super) fn copy(&mut self, memory: usize, page: u64, reader: &impl PageReader) -> bool {
+        let Some(room) = self.copies.add(page) else { return false };
+        reader.read(page, room);
+        let pages = &mut self.memories[memory];
+        let index = pages.index(page);
+        pages.open.insert(index..index + 1);
+        true
+    }
+
+    /// Returns what a reader finds at index `first` of a memory, up to `most` pages.
+    pub(super) fn begin_read(&mut self, memory: usize, first: usize, most: usize) -> Stretch {
+        let pages = &self.memories[memory];
+        let end = first.saturating_add(most).min(pages.len());
+        if !pages.present.contains(first) {
+            let next = pages.present.next_in(first, end).unwrap_or(end);
+            return Stretch::Zeros(next - first);
+        }
+        if pages.open.contains(first) {
+            let number = pages.pages.start + first as u64;
+            return match self.copies.get(number) {
+                Some(_) => Stretch::Copied,
+                None => Stretch::Released,
+            };
+        }
+        let end = pages.present.next_out(first, end);
+        let end = pages.open.next_in(first, end).unwrap_or(end);
+        let numbers = pages.numbers(&(first..end));
+        let Some(at) = self.pins.iter().position(Option::is_none) else { return Stretch::Busy };
+        self.pins[at] = Some(numbers);
+        Stretch::Pinned(end - first, Pin(at))
+    }
+
+    /// Removes a pin. Returns whether the pages had the contents of the freeze all the time.
+    pub(super) fn unpin(&mut self, memory: usize, pin: Pin) -> bool {
+        let Some(numbers) = self.pins[pin.0].take() else { return false };
+        let pages = &self.memories[memory];
+        self.phase == Phase::Frozen && pages.index(numbers.start) >= pages.released
+    }
+
+    /// Releases the pages of a memory before the index `end`, which no reader needs any more. Returns the page numbers
+    /// to unprotect after the mutex is unlocked.
+    pub(super) fn release(&mut self, memory: usize, end: usize) -> Option<Range<u64>> {
+        if self.phase != Phase::Frozen {
+            return None;
+        }
+        let pages = &mut self.memories[memory];
+        let indices = pages.released..end.min(pages.len());
+        if indices.is_empty() {
+            return None;
+        }
+        for run in pages.open.runs(indices.clone()) {
+            for number in pages.numbers(&run) {
+                self.copies.remove(number);
+            }
+        }
+        pages.open.insert(indices.clone());
+        pages.released = indices.end;
+        Some(pages.numbers(&indices))
+    }
+}

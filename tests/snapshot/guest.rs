@@ -1,0 +1,106 @@
+//! A guest: a memory with a shadow that has the same contents, and the writes to both.
+
+use std::ffi::c_void;
+use std::sync::Once;
+
+use corestream::snapshot::{self, LiveMemory};
+use corestream::{CoreDump, CoreDumpFile, Memory, MemoryImage, MemoryType};
+use memmap2::MmapMut;
+
+/// The size in bytes of a page of the host.
+pub const PAGE: usize = 4096;
+
+/// A memory that is written word by word, and a shadow of it that no snapshot knows.
+pub struct Guest {
+    memory: MmapMut,
+    shadow: Vec<u64>,
+    next: u64,
+}
+
+impl Guest {
+    /// Returns a guest with an untouched memory of `len` bytes.
+    pub fn new(len: usize) -> Self {
+        Self::with_memory(MmapMut::map_anon(len).unwrap())
+    }
+
+    /// Returns a guest with this memory.
+    pub fn with_memory(memory: MmapMut) -> Self {
+        let words = memory.as_chunks::<8>().0;
+        let shadow = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        Self { memory, shadow, next: 1 }
+    }
+
+    /// Returns a guest with an untouched memory of `len` bytes, without reading it.
+    pub fn untouched(len: usize) -> Self {
+        Self { memory: MmapMut::map_anon(len).unwrap(), shadow: vec![0; len / 8], next: 1 }
+    }
+
+    pub fn words(&self) -> usize {
+        self.shadow.len()
+    }
+
+    pub fn live(&self) -> LiveMemory {
+        LiveMemory::new(self.memory.as_ptr(), self.memory.len())
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// Writes the next number to a word.
+    pub fn write(&mut self, word: usize) {
+        let number = self.next;
+        self.next += 1;
+        self.memory[8 * word..8 * word + 8].copy_from_slice(&number.to_ne_bytes());
+        self.shadow[word] = number;
+    }
+
+    /// Describes the guest.
+    pub fn dump(&self) -> CoreDump<'_> {
+        let mut dump = CoreDump::new("guest");
+        let pages = self.memory.len().div_ceil(65_536) as u64;
+        dump.add_memory(Memory::new(MemoryType::wasm64(pages), MemoryImage::from_slice(&self.memory)));
+        dump
+    }
+
+    /// Returns the contents that a dump of this moment must have.
+    pub fn expected(&self) -> Vec<u64> {
+        self.shadow.clone()
+    }
+}
+
+/// Checks that memory 0 of a dump has these contents, to the byte.
+pub fn assert_contents(core: &[u8], expected: &[u64]) {
+    let dump = CoreDumpFile::from_slice(core).unwrap();
+    let memory = dump.memory(0.into()).unwrap();
+    let mut bytes = vec![0; expected.len() * 8];
+    memory.read(0, &mut bytes).unwrap();
+    let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+    for (i, (word, expected)) in words.zip(expected).enumerate() {
+        assert_eq!(word, *expected, "word {i} of page {}", i / 512);
+    }
+}
+
+/// Installs a handler for SIGBUS that passes faults to the snapshots.
+pub fn install_sigbus_handler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
+        // SAFETY: zeros are valid for `sigaction`, and the handler only calls `handle_sigbus` and `abort`.
+        unsafe {
+            let mut new: libc::sigaction = std::mem::zeroed();
+            new.sa_sigaction = action as *const () as libc::sighandler_t;
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            assert_eq!(libc::sigaction(libc::SIGBUS, &raw const new, std::ptr::null_mut()), 0);
+        }
+    });
+}
+
+extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel passes a valid `siginfo_t` with an address.
+    let address = unsafe { (*info).si_addr() };
+    if !snapshot::handle_sigbus(address.addr()) {
+        // SAFETY: `abort` may be called in a signal handler.
+        unsafe { libc::abort() };
+    }
+}
