@@ -83,8 +83,14 @@ pub(crate) enum PayloadSource<'i> {
 
 enum ImageSource<'a> {
     Slice(&'a [u8]),
-    Mapped { map: map::Map, file: File },
-    File { file: File, len: u64 },
+    Mapped {
+        map: map::Map,
+        file: File,
+    },
+    File {
+        file: File,
+        len: u64,
+    },
     Shared(SharedImage),
     /// A private copy of a live memory.
     Copied(CopiedMemory),
@@ -340,7 +346,11 @@ impl<'a> MemoryImage<'a> {
     ///
     /// # Errors
     /// Returns an error if the memory has more data than that, or if no memory for it is available.
-    pub(crate) fn into_owned(self, finder: &ExtentFinder, budget: &mut u64) -> Result<MemoryImage<'static>> {
+    pub(crate) fn into_owned(
+        self,
+        finder: &ExtentFinder,
+        budget: &mut u64,
+    ) -> Result<MemoryImage<'static>> {
         let stability = self.stability;
         let source = match self.source {
             ImageSource::Slice(_) => ImageSource::Copied(CopiedMemory::new(&self, finder, budget)?),

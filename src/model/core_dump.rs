@@ -159,7 +159,9 @@ impl<'a> CoreDump<'a> {
         mut map: impl FnMut(usize, MemoryImage<'a>) -> Result<MemoryImage<'b>>,
     ) -> Result<CoreDump<'b>> {
         let memories = self.memories.into_iter().enumerate().map(|(i, memory)| {
-            memory.try_map_image(|image| map(i, image)).map_err(|error| error.at(format_args!("memory {i}")))
+            memory
+                .try_map_image(|image| map(i, image))
+                .map_err(|error| error.at(format_args!("memory {i}")))
         });
         Ok(CoreDump {
             memories: memories.collect::<Result<_>>()?,

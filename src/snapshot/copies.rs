@@ -5,7 +5,7 @@
 //! allocate, and must not touch memory for the first time if that can be avoided.
 //!
 //! # The idea
-//! All slots are mapped and touched in advance. A hash table with open addressing has the slot of each page. It is never
+//! All slots are mapped in advance, and as many are touched as the guest has pages. A hash table with open addressing has the slot of each page. It is never
 //! more than half full, and removing an entry moves the entries after it back, so it needs no markers and never has to
 //! be rebuilt.
 #![allow(
@@ -46,10 +46,10 @@ impl Entry {
 }
 
 impl Copies {
-    /// Allocates and touches room for copies of `slots` pages of `page_size` bytes.
+    /// Reserves room for copies of `slots` pages of `page_size` bytes.
     ///
     /// # Errors
-    /// Returns an error if the room cannot be allocated.
+    /// Returns an error if the addresses for it cannot be reserved.
     pub(super) fn new(slots: usize, page_size: usize) -> Result<Self> {
         let no_room = || Error::out_of_memory("room for the copied pages of a snapshot");
         let slots = slots.min(u32::MAX as usize);
@@ -57,11 +57,6 @@ impl Copies {
         let arena = MmapMut::map_anon(bytes).map_err(|_| no_room())?;
         // Huge pages make touching several times faster. The kernel may have none.
         let _ = arena.advise(Advice::HugePage);
-        // Without this advice (before Linux 5.14), the first copy into each slot is slower.
-        match arena.advise(Advice::PopulateWrite) {
-            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return Err(no_room()),
-            _ => {}
-        }
         let mut freed = Vec::new();
         freed.try_reserve_exact(slots).map_err(|_| no_room())?;
         let mut table = Vec::new();
@@ -69,6 +64,24 @@ impl Copies {
         table.try_reserve_exact(entries).map_err(|_| no_room())?;
         table.resize(entries, Entry::EMPTY);
         Ok(Self { arena, page_size, slots, freed, unused: 0, table, peak: 0 })
+    }
+
+    /// Touches the room for the first `pages` copies, or for all of them.
+    ///
+    /// # Errors
+    /// Returns an error if the system has no memory for it.
+    pub(super) fn touch(&self, pages: usize) -> Result<()> {
+        let len = pages.min(self.slots) * self.page_size;
+        if len == 0 {
+            return Ok(());
+        }
+        match self.arena.advise_range(Advice::PopulateWrite, 0, len) {
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+                Err(Error::out_of_memory("room for the copied pages of a snapshot"))
+            }
+            // Without this advice (before Linux 5.14), the first copy into each slot is slower.
+            _ => Ok(()),
+        }
     }
 
     /// Returns the number of pages that can still be copied.

@@ -240,7 +240,8 @@ impl Engine {
 
     /// Unprotects everything after a failure, so that the guest continues at full speed.
     fn lift(&self) {
-        let pages: Vec<_> = self.state().memories.iter().map(|memory| memory.pages.clone()).collect();
+        let pages: Vec<_> =
+            self.state().memories.iter().map(|memory| memory.pages.clone()).collect();
         for step in pages.into_iter().flat_map(|pages| self.steps(pages)) {
             // Fails if the memory is gone or a message waits; `end` unregisters it in any case.
             let _ = self.uffd.unprotect(&self.addresses(&step));
@@ -353,7 +354,8 @@ impl Engine {
     pub(super) fn end(&self) {
         self.state().end(None);
         self.changed.notify_all();
-        let memories = self.state().memories.iter().map(|memory| memory.pages.clone()).collect::<Vec<_>>();
+        let memories =
+            self.state().memories.iter().map(|memory| memory.pages.clone()).collect::<Vec<_>>();
         for pages in memories {
             // To unregister a step, the kernel locks out every other change of mappings, and clears the protection page by
             // page. So that is done first, under a lock that others can share.

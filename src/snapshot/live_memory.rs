@@ -33,7 +33,10 @@ impl LiveMemory {
     }
 
     /// Returns the length in bytes.
-    #[allow(clippy::len_without_is_empty, reason = "a memory without bytes is an edge case for no caller")]
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "a memory without bytes is an edge case for no caller"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -93,7 +93,8 @@ impl SnapshotOptions {
     pub unsafe fn prepare(&self, memories: &[LiveMemory]) -> Result<Preparation> {
         let page_size = rustix::param::page_size() as u64;
         let unsupported = |what: &str, error| Error::io(ErrorKind::Image, what, error);
-        let tracked = TrackedPages::open().map_err(|e| unsupported("cannot use PAGEMAP_SCAN", e))?;
+        let tracked =
+            TrackedPages::open().map_err(|e| unsupported("cannot use PAGEMAP_SCAN", e))?;
         let delivery = match self.faults {
             Faults::Thread => Delivery::Message,
             Faults::Signal => Delivery::Signal,
@@ -110,9 +111,12 @@ impl SnapshotOptions {
             pages.push(MemoryPages::new(numbers)?);
             whole.push(data);
         }
-        let memory_pages: u64 = pages.iter().map(|memory| memory.pages.end - memory.pages.start).sum();
+        let memory_pages: u64 =
+            pages.iter().map(|memory| memory.pages.end - memory.pages.start).sum();
         let slots = (self.copy_limit / page_size).min(memory_pages);
         let copies = Copies::new(exact(slots)?, exact(page_size)?)?;
+        // A page of the guest is copied at most once.
+        copies.touch(exact(count_pages(&tracked, &pages, page_size)?)?)?;
         for (memory, data) in pages.iter_mut().zip(whole) {
             for numbers in data {
                 let indices = memory.index(numbers.start)..memory.index(numbers.end);
@@ -123,7 +127,8 @@ impl SnapshotOptions {
         let state = State::new(pages, copies, self.at_limit, cores().saturating_add(8));
         let engine = Engine::new(uffd, page_size, memories.to_vec(), state)?;
         let guard = Guard::start(engine, self.faults)?;
-        let this = Preparation { guard, tracked, memories: memories.to_vec(), options: self.clone() };
+        let this =
+            Preparation { guard, tracked, memories: memories.to_vec(), options: self.clone() };
         this.protect_all()?;
         Ok(this)
     }
@@ -295,7 +300,10 @@ impl Preparation {
         let memory = &mut state.memories[prepared];
         let now = page_numbers(self.memories[prepared].with_len(len), engine.page_size());
         if now.end < memory.pages.end {
-            return Err(Error::new(ErrorKind::Image, "a memory is shorter than it was when it was prepared"));
+            return Err(Error::new(
+                ErrorKind::Image,
+                "a memory is shorter than it was when it was prepared",
+            ));
         }
         if now.end > memory.pages.end {
             let added = memory.pages.end..now.end;
@@ -358,7 +366,9 @@ impl Preparation {
                 if copies && run.len() < MIN_PROTECTED_RUN {
                     for page in numbers {
                         if !state.copy(i, page, engine.reader()) {
-                            return Err(Error::out_of_memory("room for the copied pages of a snapshot"));
+                            return Err(Error::out_of_memory(
+                                "room for the copied pages of a snapshot",
+                            ));
                         }
                     }
                     continue;
@@ -403,6 +413,18 @@ fn page_numbers(memory: LiveMemory, page_size: u64) -> Range<u64> {
     start / page_size..(start + len).div_ceil(page_size)
 }
 
+/// Returns the number of pages of memories that contain data.
+fn count_pages(tracked: &TrackedPages, memories: &[MemoryPages], page_size: u64) -> Result<u64> {
+    let mut count = 0;
+    for memory in memories {
+        let addresses = memory.pages.start * page_size..memory.pages.end * page_size;
+        let scanned =
+            tracked.scan(addresses, |found, _| count += (found.end - found.start) / page_size);
+        scanned.map_err(|errno| snapshot_error("PAGEMAP_SCAN failed", errno))?;
+    }
+    Ok(count)
+}
+
 /// Registers pages. Returns them, and those of mappings in which every page is data.
 fn register(
     uffd: &Userfaultfd,
@@ -411,7 +433,8 @@ fn register(
     page_size: u64,
 ) -> Result<(Range<u64>, Vec<Range<u64>>)> {
     let addresses = pages.start * page_size..pages.end * page_size;
-    let refuse = |why: &str| Err(Error::new(ErrorKind::Image, format!("cannot protect the memory: {why}")));
+    let refuse =
+        |why: &str| Err(Error::new(ErrorKind::Image, format!("cannot protect the memory: {why}")));
     let (mut is_shared, mut others) = (false, Vec::new());
     tracked.mappings(addresses.clone(), |range, kind| match kind {
         MemoryKind::Anonymous => {}

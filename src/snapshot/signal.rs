@@ -36,7 +36,8 @@ struct Place {
 }
 
 static ACTIVE: [Place; PLACES] =
-    [const { Place { engine: AtomicPtr::new(ptr::null_mut()), users: AtomicUsize::new(0) } }; PLACES];
+    [const { Place { engine: AtomicPtr::new(ptr::null_mut()), users: AtomicUsize::new(0) } };
+        PLACES];
 
 /// The addresses of a memory of an ended snapshot.
 struct Ended {

@@ -173,7 +173,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(memories: Vec<MemoryPages>, copies: Copies, at_limit: AtLimit, pins: usize) -> Self {
+    pub(super) fn new(
+        memories: Vec<MemoryPages>,
+        copies: Copies,
+        at_limit: AtLimit,
+        pins: usize,
+    ) -> Self {
         Self {
             phase: Phase::Preparing,
             failure: None,
@@ -231,7 +236,10 @@ impl State {
                 }
                 let wanted = self.run_of_fault(memory, page);
                 let mut end = page;
-                while end < wanted.end && !(end > page && self.is_pinned(end)) && self.copy(memory, end, reader) {
+                while end < wanted.end
+                    && !(end > page && self.is_pinned(end))
+                    && self.copy(memory, end, reader)
+                {
                     end += 1;
                 }
                 if end > page {

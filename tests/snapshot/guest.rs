@@ -59,7 +59,10 @@ impl Guest {
     pub fn dump(&self) -> CoreDump<'_> {
         let mut dump = CoreDump::new("guest");
         let pages = self.memory.len().div_ceil(65_536) as u64;
-        dump.add_memory(Memory::new(MemoryType::wasm64(pages), MemoryImage::from_slice(&self.memory)));
+        dump.add_memory(Memory::new(
+            MemoryType::wasm64(pages),
+            MemoryImage::from_slice(&self.memory),
+        ));
         dump
     }
 

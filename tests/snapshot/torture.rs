@@ -136,9 +136,13 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
 fn every_dump_is_the_memory_at_the_freeze() {
     install_sigbus_handler();
     for faults in [Faults::Thread, Faults::Signal] {
-        for pattern in
-            [Pattern::Sequential, Pattern::Random, Pattern::Hot, Pattern::OnePage, Pattern::AllPages]
-        {
+        for pattern in [
+            Pattern::Sequential,
+            Pattern::Random,
+            Pattern::Hot,
+            Pattern::OnePage,
+            Pattern::AllPages,
+        ] {
             torture(pattern, faults, 10);
         }
     }

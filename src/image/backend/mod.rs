@@ -18,4 +18,6 @@ use linux as platform;
 #[cfg(not(target_os = "linux"))]
 use other as platform;
 
-pub(super) use platform::{events, fiemap, file_system, fixed, leases, live, reopen, seek, tracked};
+pub(super) use platform::{
+    events, fiemap, file_system, fixed, leases, live, reopen, seek, tracked,
+};

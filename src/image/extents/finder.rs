@@ -149,7 +149,9 @@ fn probe_live(options: ExtentOptions) -> Result<(Option<KernelInterfaces>, Optio
     };
     match options.method {
         Some(ExtentMethod::Whole) => return Ok((None, None)),
-        Some(method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt | ExtentMethod::Snapshot)) => {
+        Some(
+            method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt | ExtentMethod::Snapshot),
+        ) => {
             let message = format!("extent_method: {method} does not apply to live memory");
             return Err(Error::new(ErrorKind::Option, message));
         }

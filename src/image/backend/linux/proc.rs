@@ -81,7 +81,10 @@ impl Pagemap {
         max_pages: u64,
         regions: &mut [PageRegion],
     ) -> Result<(usize, u64), Errno> {
-        self.scan_by(ScanArg { start: range.start, end: range.end, max_pages, ..ScanArg::default() }, regions)
+        self.scan_by(
+            ScanArg { start: range.start, end: range.end, max_pages, ..ScanArg::default() },
+            regions,
+        )
     }
 
     /// Fills `regions` with the pages of `range` that are present or swapped and not the zero page, and whether they

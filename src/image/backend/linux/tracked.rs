@@ -37,12 +37,20 @@ impl TrackedPages {
         let this = Self { pagemap, maps };
         let mut found = false;
         this.scan(start..start + page_size, |_, is_written| found |= is_written)?;
-        if found { Ok(this) } else { Err(io::Error::other("PAGEMAP_SCAN does not report a page in use")) }
+        if found {
+            Ok(this)
+        } else {
+            Err(io::Error::other("PAGEMAP_SCAN does not report a page in use"))
+        }
     }
 
     /// Calls `found` with the mappings of a range of addresses, in order. Gaps between mappings are left out if the
     /// kernel reports them.
-    pub(crate) fn mappings(&self, range: Range<u64>, mut found: impl FnMut(Range<u64>, MemoryKind)) {
+    pub(crate) fn mappings(
+        &self,
+        range: Range<u64>,
+        mut found: impl FnMut(Range<u64>, MemoryKind),
+    ) {
         let mut finder = match &self.maps {
             Some(maps) => MappingFinder::Query(maps),
             None => MappingFinder::Lines(MapsReader::open()),

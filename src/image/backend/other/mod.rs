@@ -7,9 +7,9 @@ pub(in crate::image) mod fixed;
 pub(in crate::image) mod leases;
 pub(in crate::image) mod live;
 pub(in crate::image) mod reopen;
-pub(in crate::image) mod tracked;
 #[cfg(not(any(target_os = "macos", target_os = "freebsd")))]
 pub(in crate::image) mod seek;
+pub(in crate::image) mod tracked;
 
 #[cfg(any(target_os = "macos", target_os = "freebsd"))]
 pub(in crate::image) use super::seek_data as seek;
