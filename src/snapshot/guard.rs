@@ -1,11 +1,11 @@
 //! The lifetime of a snapshot: from the start of its thread until the memory is as it was before.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::engine::Engine;
-use super::options::Faults;
+use super::options::{Faults, SnapshotOptions};
 use super::signal;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,7 +17,9 @@ pub(super) struct Guard {
     engine: Arc<Engine>,
     thread: Mutex<Option<JoinHandle<()>>>,
     faults: Faults,
-    releases: AtomicBool,
+    releases: bool,
+    /// Dropped after the snapshot has ended.
+    _owners: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Guard {
@@ -25,8 +27,8 @@ impl Guard {
     ///
     /// # Errors
     /// Returns an error if the thread cannot be started, or if too many snapshots use signals.
-    pub(super) fn start(engine: Engine, faults: Faults) -> Result<Arc<Self>> {
-        let engine = Arc::new(engine);
+    pub(super) fn start(engine: Engine, options: &SnapshotOptions) -> Result<Arc<Self>> {
+        let (engine, faults) = (Arc::new(engine), options.faults);
         if faults == Faults::Signal && !signal::register(&engine) {
             let message = "too many snapshots with Faults::Signal at the same time";
             return Err(Error::new(ErrorKind::Option, message));
@@ -41,8 +43,9 @@ impl Guard {
             Ok(thread) => (Some(thread), None),
             Err(error) => (None, Some(error)),
         };
-        let releases = AtomicBool::new(true);
-        let this = Arc::new(Self { engine, thread: Mutex::new(thread), faults, releases });
+        let releases = options.releases;
+        let (thread, owners) = (Mutex::new(thread), options.owners.clone());
+        let this = Arc::new(Self { engine, thread, faults, releases, _owners: owners });
         match failure {
             // Dropping the guard ends what has begun.
             Some(error) => {
@@ -57,13 +60,9 @@ impl Guard {
         &self.engine
     }
 
-    pub(super) fn set_releases(&self, releases: bool) {
-        self.releases.store(releases, Ordering::Release);
-    }
-
     /// Returns whether pages are released when a dump has read them.
     pub(super) fn releases(&self) -> bool {
-        self.releases.load(Ordering::Acquire)
+        self.releases
     }
 
     /// Ends the snapshot. When this returns, no part of it changes memory or its protection any more, so the next

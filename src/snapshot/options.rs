@@ -1,6 +1,8 @@
 //! The options of a snapshot.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 /// The default limit in bytes for pages that are copied aside: 256 MiB.
 const DEFAULT_COPY_LIMIT: u64 = 256 << 20;
@@ -48,6 +50,7 @@ pub struct SnapshotOptions {
     pub(super) at_limit: AtLimit,
     pub(super) faults: Faults,
     pub(super) releases: bool,
+    pub(super) owners: Vec<Arc<dyn Any + Send + Sync>>,
 }
 
 impl SnapshotOptions {
@@ -58,6 +61,7 @@ impl SnapshotOptions {
             at_limit: AtLimit::default(),
             faults: Faults::default(),
             releases: true,
+            owners: Vec::new(),
         }
     }
 
@@ -90,6 +94,14 @@ impl SnapshotOptions {
     }
 }
 
+impl SnapshotOptions {
+    /// Keeps `owner` until the snapshot has ended. It can be a handle of the memory, which then stays mapped.
+    pub fn keep_alive(mut self, owner: Arc<dyn Any + Send + Sync>) -> Self {
+        self.owners.push(owner);
+        self
+    }
+}
+
 impl Default for SnapshotOptions {
     fn default() -> Self {
         Self::new()
@@ -103,6 +115,6 @@ impl fmt::Debug for SnapshotOptions {
             .field("at_limit", &self.at_limit)
             .field("faults", &self.faults)
             .field("releases", &self.releases)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -126,7 +126,7 @@ impl SnapshotOptions {
         // A pin for each thread of a scan and of a few writers.
         let state = State::new(pages, copies, self.at_limit, cores().saturating_add(8));
         let engine = Engine::new(uffd, page_size, memories.to_vec(), state)?;
-        let guard = Guard::start(engine, self.faults)?;
+        let guard = Guard::start(engine, self)?;
         let this =
             Preparation { guard, tracked, memories: memories.to_vec(), options: self.clone() };
         this.protect_all()?;
@@ -282,8 +282,6 @@ impl Preparation {
             }
         };
         let dump = dump.try_map_images(images)?;
-        let releases = self.options.releases;
-        guard.set_releases(releases);
         let stats = SnapshotStats {
             freeze_time,
             copied_at_freeze: copied,

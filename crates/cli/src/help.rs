@@ -56,6 +56,10 @@ const RUN: &[Example] = &[
         &["corestream run guest.wasm --locals --time-limit 10 -o crash.core"],
     ),
     example(
+        "Run a guest, and dump it at each SIGUSR1 while it runs on:",
+        &["corestream run server.wasm --snapshot-on USR1 -o '%n.%c.core'"],
+    ),
+    example(
         "Run a guest, and debug it in LLDB if it traps:",
         &["corestream run --debug guest.wasm -o crash.core"],
     ),

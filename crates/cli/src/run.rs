@@ -7,20 +7,25 @@ mod check;
 mod exit_code;
 mod expose;
 mod guest;
+mod guest_cells;
 mod host_call;
+mod host_state;
 mod invoke;
 mod module;
 mod options;
 mod output_stream;
 mod overflow;
 mod shared;
+mod snapshot;
 mod standard_input;
+mod target;
 mod thread_activity;
 mod unreachable;
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use corestream::Dumper;
 use corestream_wasmtime::Captured;
@@ -32,12 +37,14 @@ use self::exit_code::{FAILED, FAILED_GUEST, TIME_LIMIT, TRAPPED};
 use self::guest::{Guest, Outcome};
 use self::host_call::Pending;
 use self::overflow::StackPointer;
+use self::snapshot::{Setup, Snapshots};
+use self::target::Target;
 use crate::debug::Lldb;
-use crate::dump::{self, pattern};
+use crate::dump;
 use crate::log;
-use crate::output::{Output, own_descriptor};
 use crate::progress::ProgressDisplay;
 use crate::report::{self, Failure};
+use crate::sigbus;
 use crate::signals::Interrupt;
 
 pub use self::arguments::Run;
@@ -53,13 +60,22 @@ impl Run {
     }
 
     fn execute(&self) -> Result<u8, Failure> {
-        let output = self.output.as_deref().map(|path| self.resolve(path)).transpose()?;
+        let targets = self.targets();
+        let count = self.has_snapshots().then_some(1);
+        // Checks the destination before the guest runs.
+        let output = self.output.is_some().then(|| targets.trap(count)).transpose()?;
         if self.debug {
             // Before the guest runs, because it may run for long.
             Lldb::find(None)?;
         }
         let mut guest = Guest::load(self)?;
-        match guest.run(self)? {
+        let snapshots = self.start_snapshots(&guest)?;
+        let ended = guest.run(self);
+        let running = snapshots.map(|(snapshots, interrupt)| {
+            let count = snapshots.finish();
+            (count, interrupt)
+        });
+        match ended? {
             Outcome::Returned(results) => {
                 report::result(&results)?;
                 Ok(0)
@@ -79,7 +95,14 @@ impl Run {
                 let limit =
                     pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
                 let code = if limit { TIME_LIMIT } else { TRAPPED };
-                let interrupt = Interrupt::watch_dump_of_guest(code);
+                let (output, interrupt) = match running {
+                    Some((count, interrupt)) => {
+                        interrupt.expect_dump_of_guest(code);
+                        (Some(targets.trap(Some(count + 1))), interrupt)
+                    }
+                    None => (output.map(Ok), Arc::new(Interrupt::watch_dump_of_guest(code))),
+                };
+                let output = output.unwrap_or_else(|| targets.trap(None));
                 let waits = guest.waits(&error);
                 let (first_added, place) = (guest.first_added(), guest.place(&error));
                 let stack = if limit { None } else { guest.stack_pointer() };
@@ -111,6 +134,28 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Starts to serve requests for snapshots, if there can be any.
+    fn start_snapshots(
+        &self,
+        guest: &Guest,
+    ) -> Result<Option<(Snapshots, Arc<Interrupt>)>, Failure> {
+        let Some((memories, exchange)) = guest.snapshot_parts() else { return Ok(None) };
+        sigbus::install_for_snapshots();
+        let interrupt = Arc::new(Interrupt::watch_running_guest());
+        let setup = Setup {
+            name: self.name(),
+            targets: self.targets(),
+            memories,
+            exchange,
+            interrupt: interrupt.clone(),
+            copy_limit: self.copy_limit,
+            at_limit: self.at_copy_limit.into(),
+            write_timeout: self.write_timeout,
+            first_added: guest.first_added(),
+        };
+        Ok(Some((Snapshots::start(self, setup)?, interrupt)))
     }
 
     /// Returns the low 8 bits of the guest's exit code, or 1 if the code is not 0 but these bits are.
@@ -148,12 +193,12 @@ impl Run {
     /// Writes the dump and reports its path, which it returns. A failure does not change that the guest crashed.
     fn dump(
         &self,
-        output: Option<Target>,
+        output: Result<Target, Failure>,
         captured: Result<Captured<'_>, corestream::Error>,
         interrupt: &Interrupt,
     ) -> Option<PathBuf> {
         let written = captured.map_err(|error| Failure::new(error.to_string()));
-        let written = written.and_then(|captured| self.write(output, captured, interrupt));
+        let written = written.and_then(|captured| self.write(output?, captured, interrupt));
         match written {
             Ok(path) => {
                 report::line(&format!("{}: core dumped", path.display()));
@@ -168,11 +213,11 @@ impl Run {
 
     fn write(
         &self,
-        output: Option<Target>,
+        target: Target,
         mut captured: Captured<'_>,
         interrupt: &Interrupt,
     ) -> Result<PathBuf, Failure> {
-        let Target { path, output } = output.map_or_else(|| self.default_output(), Ok)?;
+        let Target { path, output } = target;
         for note in &captured.notes {
             let note = cause::note(note);
             report::line(&format!("warning: {note}"));
@@ -185,40 +230,11 @@ impl Run {
         for shortfall in plan.shortfalls() {
             report::line(&format!("warning: {shortfall}"));
         }
-        let written = dump::write(&plan, &output, None, interrupt, &progress);
+        let written = dump::write(&plan, &output, self.write_timeout, interrupt, &progress);
         written.map_err(|failure| interrupt.failure().unwrap_or(failure))?;
         progress.finish();
         Ok(path)
     }
-
-    /// Checks the output path before the guest runs.
-    fn resolve(&self, path: &Path) -> Result<Target, Failure> {
-        let is_stream = matches!(own_descriptor(path), Some(0..=2));
-        if path == Path::new("-") || is_stream {
-            let path = path.display();
-            return Err(Failure::new(format!(
-                "-o {path}: the guest uses this stream; give a file name"
-            )));
-        }
-        let name = self.name();
-        let filled = pattern::Values::now(&name).fill(path);
-        let path = filled.map_err(|why| Failure::new(format!("-o {}: {why}", path.display())))?;
-        let output = Output::resolve(&path, self.force, false)?;
-        output.check_inputs(std::slice::from_ref(&self.guest))?;
-        Ok(Target { path, output })
-    }
-
-    /// Returns a free name, so that an older dump does not prevent a new one.
-    fn default_output(&self) -> Result<Target, Failure> {
-        let first = self.resolve(Path::new("%n.core"));
-        if first.is_ok() { first } else { self.resolve(Path::new("%n.%p.core")) }
-    }
-}
-
-/// The destination of a dump, with its path for messages.
-struct Target {
-    path: PathBuf,
-    output: Output,
 }
 
 /// Returns the cause of a trap, preceded by the message for a stack overflow if there was one.

@@ -1,4 +1,5 @@
-//! A handler for SIGBUS, which the kernel sends when a page of a mapped file cannot be read.
+//! The handler for SIGBUS, which the kernel sends when a page of a mapped file cannot be read, and when a guest writes to
+//! a page of a snapshot.
 //!
 //! # Problem
 //!
@@ -15,6 +16,11 @@
 //!
 //! The handler runs at any instruction, so it must not allocate, lock or panic. All of its state is in [`MappedFiles`],
 //! which is built before the handler is installed. Afterwards only atomics in it change.
+//!
+//! # Snapshots
+//!
+//! A fault in a snapshot comes first: the library copies the page aside and the write runs again
+//! ([`corestream::snapshot::handle_sigbus`]). It also recognizes a fault whose snapshot has just ended.
 //!
 //! # Cost
 //!
@@ -95,10 +101,20 @@ pub fn install<'m>(files: impl Iterator<Item = &'m [u8]>, stop: Option<Arc<Atomi
         // The handler is installed already: a process runs one command.
         return;
     }
+    install_handler();
+}
+
+/// Installs the handler for the snapshots of a guest. From now on, `Faults::Signal` may be used.
+#[cfg(feature = "run")]
+pub fn install_for_snapshots() {
+    install(std::iter::empty(), None);
+}
+
+fn install_handler() {
     let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
     // SAFETY: `sigaction` is a C struct for which zeros are valid: no flags, an empty mask. The handler is
-    // async-signal-safe: it reads `FILES`, which is initialized and in which only atomics change, and makes system
-    // calls; it neither allocates nor locks, and cannot panic. It replaces the standard library's handler, which
+    // async-signal-safe: `handle_sigbus` may be called in a handler. Otherwise it reads `FILES`, which is initialized and
+    // in which only atomics change, and makes system calls; it neither allocates nor locks, and cannot panic. It replaces the standard library's handler, which
     // reports stack overflows, and does not call it: that handler would restore the default action and so remove this
     // handler too. If `sigaction` fails, a SIGBUS kills the process, as the contract of the library allows.
     unsafe {
@@ -139,6 +155,9 @@ pub fn lost_ranges(file: &[u8]) -> Vec<Range<u64>> {
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t`, which contains the address for a SIGBUS.
     let address = unsafe { (*info).si_addr() };
+    if corestream::snapshot::handle_sigbus(address.addr()) {
+        return;
+    }
     if !replace_page(address) {
         // The fault is not in one of the files: restore the default action. The instruction runs again, and the signal
         // kills the process as it would without a handler.

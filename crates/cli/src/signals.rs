@@ -94,6 +94,34 @@ impl Interrupt {
         Self::watch()
     }
 
+    /// Handles the signals while a guest runs of which snapshots are dumped. Between two dumps, a signal ends the process
+    /// and its message mentions no output.
+    #[cfg(feature = "run")]
+    pub fn watch_running_guest() -> Self {
+        OUTPUT.store(ABSENT, Ordering::Relaxed);
+        Self::watch()
+    }
+
+    /// Declares that the guest has stopped, as [`watch_dump_of_guest`](Self::watch_dump_of_guest) does.
+    #[cfg(feature = "run")]
+    pub fn expect_dump_of_guest(&self, code: u8) {
+        OUTPUT.store(INCOMPLETE, Ordering::Relaxed);
+        STOPPED_GUEST.store(code, Ordering::Relaxed);
+    }
+
+    /// Leaves the phase in which there is output to remove. `result` is that of the work.
+    ///
+    /// # Errors
+    /// Returns the failure of the work, or the one to report if a signal was received in the meantime.
+    #[cfg(feature = "run")]
+    pub fn end_clean_up<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        // If another phase has begun, the process exits.
+        let _ = PHASE.change(CLEANING, WORKING);
+        let failure = self.failure();
+        OUTPUT.store(ABSENT, Ordering::Relaxed);
+        failure.map_or(result, Err)
+    }
+
     /// Returns the flag that cancels the library.
     pub fn cancel(&self) -> Arc<AtomicBool> {
         self.cancel.clone()
@@ -103,6 +131,9 @@ impl Interrupt {
     pub fn begin_clean_up(&self) {
         if PHASE.change(WORKING, CLEANING) == Err(EXITING) {
             park_until_exit();
+        }
+        if OUTPUT.load(Ordering::Relaxed) == ABSENT {
+            OUTPUT.store(INCOMPLETE, Ordering::Relaxed);
         }
     }
 
@@ -129,11 +160,12 @@ impl Interrupt {
 fn failure(signal: i32) -> Failure {
     let (name, code) = (stop_signals::name(signal), stop_signals::exit_code(signal));
     let output = match OUTPUT.load(Ordering::Relaxed) {
-        SENT => "everything was sent, but it is unknown whether the receiver kept the dump",
-        KEPT => "after the receiver kept the dump",
-        _ => "the output is incomplete",
+        SENT => ", everything was sent, but it is unknown whether the receiver kept the dump",
+        KEPT => ", after the receiver kept the dump",
+        ABSENT => "",
+        _ => ", the output is incomplete",
     };
-    Failure::with_code(format!("stopped by {name}, {output}"), code)
+    Failure::with_code(format!("stopped by {name}{output}"), code)
 }
 
 /// The exit code while the dump of a stopped guest is written, or 0 otherwise.
@@ -148,6 +180,8 @@ const INCOMPLETE: u8 = 0;
 const SENT: u8 = 1;
 /// The receiver has kept the dump.
 const KEPT: u8 = 2;
+/// There is no output.
+const ABSENT: u8 = 3;
 
 /// The phase of the process. It decides which thread may end the process.
 struct Phase(AtomicU8);

@@ -9,12 +9,14 @@ use wasmtime::{
 
 use super::describe::describe;
 use super::frames::FrameRecorder;
-use super::identity::Identities;
+use super::identity::{Identities, module_identity};
 use super::inventory::{ImportHints, Inventory};
 use super::note::Note;
 use super::stack::{self, Moment, Stack};
 use super::wasm_frame::{WasmFrame, of_backtrace};
-use corestream::{CoreDump, Dumper, Error, ErrorKind, FileOptions, Plan, Result, Sink};
+use corestream::{
+    CoreDump, Dumper, Error, ErrorKind, FileOptions, ModuleIdentity, Plan, Result, Sink,
+};
 
 /// The number of frames that Wasmtime keeps by default
 /// ([`Config::wasm_backtrace_max_frames`](wasmtime::Config::wasm_backtrace_max_frames)).
@@ -311,8 +313,14 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn module_bytes(mut self, module: &Module, wasm: &[u8]) -> Self {
-        self.identities.add(module, wasm);
+    pub fn module_bytes(self, module: &Module, wasm: &[u8]) -> Self {
+        self.module_identity(module, module_identity(wasm))
+    }
+
+    /// Records an identity of `module` that was determined before ([`module_identity`]), so that a guest need not stand
+    /// still for it. Apart from that it is like [`module_bytes`](Self::module_bytes).
+    pub fn module_identity(mut self, module: &Module, identity: ModuleIdentity) -> Self {
+        self.identities.add(module, identity);
         self
     }
 

@@ -11,8 +11,8 @@ pub(super) struct Identities(Vec<(Module, ModuleIdentity)>);
 
 impl Identities {
     /// Records the identity of a module.
-    pub(super) fn add(&mut self, module: &Module, wasm: &[u8]) {
-        self.0.push((module.clone(), of(wasm)));
+    pub(super) fn add(&mut self, module: &Module, identity: ModuleIdentity) {
+        self.0.push((module.clone(), identity));
     }
 
     /// Sets the identities of a dump's modules, and adds a note that lists the modules without one. `modules` are the
@@ -35,8 +35,15 @@ impl Identities {
     }
 }
 
-/// Returns the identity of a module with the given bytes.
-fn of(wasm: &[u8]) -> ModuleIdentity {
+/// Returns the identity of a module from its bytes in the binary format, for
+/// [`Capture::module_identity`](crate::Capture::module_identity). This hashes all of them.
+///
+/// ```
+/// let wasm = b"\0asm\x01\0\0\0\0\x0c\x08build_id\x02\x12\x34";
+/// let identity = corestream_wasmtime::module_identity(wasm);
+/// assert_eq!(identity.build_id.as_deref(), Some(&[0x12, 0x34][..]));
+/// ```
+pub fn module_identity(wasm: &[u8]) -> ModuleIdentity {
     let mut identity = ModuleIdentity::new().with_sha256(Sha256::digest(wasm).into());
     identity.build_id = build_id(wasm);
     identity
@@ -85,7 +92,7 @@ mod tests {
     /// The digest of "abc" in FIPS 180-4.
     #[test]
     fn sha256_is_that_of_the_bytes() {
-        let sha256 = of(b"abc").sha256.unwrap();
+        let sha256 = module_identity(b"abc").sha256.unwrap();
         assert_eq!(sha256[..4], [0xba, 0x78, 0x16, 0xbf]);
         assert_eq!(sha256[28..], [0xf2, 0x00, 0x15, 0xad]);
     }

@@ -120,11 +120,13 @@ mod bytecode;
 mod capture;
 mod describe;
 mod frames;
+mod host_memory;
 mod identity;
 mod index_space;
 mod inventory;
 mod note;
 mod shared;
+mod snapshot;
 mod stack;
 mod wasm_frame;
 
@@ -132,7 +134,10 @@ pub use {corestream, wasmtime};
 
 pub use capture::{Capture, Captured, capture};
 pub use frames::FrameRecorder;
+pub use host_memory::HostMemories;
+pub use identity::module_identity;
 pub use note::Note;
+pub use snapshot::Frozen;
 
 /// Runs the Rust examples of README.md as doc tests.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! Patterns in the path of an output: `%p %t %n %%`.
+//! Patterns in the path of an output: `%p %t %n %c %%`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,6 +17,8 @@ pub struct Values<'v> {
     pub unix_time: u64,
     /// `%n`: the name of the guest's process. It is sanitized when it replaces the pattern.
     pub name: &'v str,
+    /// `%c`: the number of the dump, if the command counts its dumps.
+    pub counter: Option<u64>,
 }
 
 impl<'v> Values<'v> {
@@ -24,7 +26,7 @@ impl<'v> Values<'v> {
     pub fn now(name: &'v str) -> Self {
         // A clock before 1970 counts as 1970.
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs());
-        Self { process_id: std::process::id(), unix_time, name }
+        Self { process_id: std::process::id(), unix_time, name, counter: None }
     }
 
     /// Replaces the patterns in `path`.
@@ -49,6 +51,10 @@ impl<'v> Values<'v> {
                     filled.push(sanitize(self.name));
                     &part[1..]
                 }
+                Some(b'c') if let Some(counter) = self.counter => {
+                    filled.push(counter.to_string());
+                    &part[1..]
+                }
                 // `%%`: the part between the two is empty, and the text after the second is copied unchanged.
                 None => {
                     let Some(next) = parts.next() else { return Err(unknown("%")) };
@@ -64,6 +70,21 @@ impl<'v> Values<'v> {
         }
         Ok(filled.into())
     }
+}
+
+/// Returns whether a pattern contains `%c`.
+#[cfg(feature = "run")]
+pub fn has_counter(path: &Path) -> bool {
+    let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'%').skip(1);
+    while let Some(part) = parts.next() {
+        match part.first() {
+            Some(b'c') => return true,
+            // `%%`
+            None => drop(parts.next()),
+            Some(_) => {}
+        }
+    }
+    false
 }
 
 fn unknown(pattern: &str) -> String {
@@ -93,7 +114,7 @@ mod tests {
     use super::*;
 
     fn fill(path: &str, name: &str) -> Result<String, String> {
-        let values = Values { process_id: 42, unix_time: 1_700_000_000, name };
+        let values = Values { process_id: 42, unix_time: 1_700_000_000, name, counter: None };
         values.fill(Path::new(path)).map(|path| path.into_os_string().into_string().unwrap())
     }
 
@@ -111,8 +132,25 @@ mod tests {
             assert_eq!(fill(path, "guest.wasm").unwrap(), expected, "{path}");
         }
         let bytes = os_string(b"\xff%p");
-        let values = Values { process_id: 1, unix_time: 0, name: "" };
+        let values = Values { process_id: 1, unix_time: 0, name: "", counter: None };
         assert_eq!(values.fill(Path::new(&bytes)).unwrap().as_os_str(), os_string(b"\xff1"));
+    }
+
+    #[test]
+    fn replaces_the_counter_of_commands_that_count() {
+        let values = Values { counter: Some(7), ..Values::now("n") };
+        assert_eq!(values.fill(Path::new("%n.%c%%c")), Ok("n.7%c".into()));
+        assert!(fill("%c", "n").unwrap_err().starts_with("unknown pattern %c;"));
+    }
+
+    #[cfg(feature = "run")]
+    #[test]
+    fn finds_counters() {
+        for (pattern, has) in
+            [("%c", true), ("a%n%c", true), ("%%c", false), ("%%%c", true), ("c", false)]
+        {
+            assert_eq!(has_counter(Path::new(pattern)), has, "{pattern}");
+        }
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl Naming {
             );
         }
         let fill = |unix_time, name: &str| {
-            Values { process_id: std::process::id(), unix_time, name }.fill(pattern)
+            let process_id = std::process::id();
+            Values { process_id, unix_time, name, counter: None }.fill(pattern)
         };
         let longest = fill(u64::MAX, &"n".repeat(MAX_PROCESS_NAME_BYTES))?;
         let directory = directory_of(&longest);

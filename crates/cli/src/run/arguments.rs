@@ -3,13 +3,18 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use corestream::ByteSize;
+use corestream::snapshot::AtLimit;
 
 use super::options::{Directory, Variable};
+use super::snapshot::SignalName;
+use super::target::Targets;
 use crate::dump;
 use crate::limits::MAX_FRAMES;
 use crate::number_option::within;
+use crate::peer::Peer;
 use crate::progress::ProgressMode;
 
 /// Run a guest with WASI preview 1, and dump it if it traps or exceeds the time limit
@@ -55,8 +60,40 @@ pub struct Run {
 
     /// Write a dump to this file, with %p, %t, %n and %% as in `dump`; the default is the guest's file name with .core,
     /// or with .PID.core if that exists
+    ///
+    /// With snapshots, %c stands for the number of the dump. Without it, the number of a snapshot is added before the
+    /// extension.
     #[arg(short, long, value_name = "DUMP")]
     pub(super) output: Option<PathBuf>,
+
+    /// Connect to a receiver and send it each dump: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "PEER", conflicts_with_all = ["output", "debug"],
+          value_parser = OsStringValueParser::new().try_map(Peer::to_connect_to))]
+    pub(super) to: Option<Peer>,
+
+    /// Seconds, such as 0.5, to wait for the other side before a dump fails; by default, forever
+    #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true)]
+    pub(super) write_timeout: Option<Duration>,
+
+    /// Dump the running guest when the tool receives one of these signals, such as USR1; the guest goes on
+    ///
+    /// The guest stands still for about a millisecond, and the dump is its state at that moment. It is written while the
+    /// guest runs. Signals that the tool or the engine uses are refused.
+    #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
+    pub(super) snapshot_on: Vec<SignalName>,
+
+    /// Dump the running guest every S seconds; the guest goes on
+    #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true)]
+    pub(super) snapshot_every: Option<Duration>,
+
+    /// Maximum size of the copies of pages to which the guest writes before a snapshot has dumped them
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = dump::parse_nonzero_size,
+          allow_negative_numbers = true)]
+    pub(super) copy_limit: ByteSize,
+
+    /// What happens when the copies reach their limit
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    pub(super) at_copy_limit: AtCopyLimit,
 
     /// After a trap, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
     #[arg(long)]
@@ -75,7 +112,41 @@ pub struct Run {
     pub(super) args: Vec<String>,
 }
 
+/// What happens when the copies of a snapshot reach their limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AtCopyLimit {
+    /// The snapshot fails, and the guest goes on
+    Fail,
+    /// The next write of the guest waits until the dump has made progress
+    Wait,
+}
+
+impl From<AtCopyLimit> for AtLimit {
+    fn from(at_limit: AtCopyLimit) -> Self {
+        match at_limit {
+            AtCopyLimit::Fail => Self::Fail,
+            AtCopyLimit::Wait => Self::Wait,
+        }
+    }
+}
+
 impl Run {
+    /// Returns whether snapshots can be requested.
+    pub(super) fn has_snapshots(&self) -> bool {
+        !self.snapshot_on.is_empty() || self.snapshot_every.is_some()
+    }
+
+    /// Returns the destinations of the dumps.
+    pub(super) fn targets(&self) -> Targets {
+        Targets {
+            name: self.name(),
+            guest: self.guest.clone(),
+            pattern: self.output.clone(),
+            peer: self.to.clone(),
+            force: self.force,
+        }
+    }
+
     /// Returns the guest's file name, which is the process name and argv[0].
     pub(super) fn name(&self) -> String {
         self.guest.file_name().unwrap_or_default().to_string_lossy().into_owned()

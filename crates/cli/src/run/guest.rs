@@ -4,10 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use corestream_wasmtime::{Capture, Captured, FrameRecorder};
-use wasmtime::{Config, Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace};
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, module_identity};
+use wasmtime::{
+    Config, Engine, Error, Instance, Linker, Module, Store, Trap, UpdateDeadline, Val,
+    WasmBacktrace,
+};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 
@@ -15,8 +18,10 @@ use super::arguments::{Run, deadline};
 use super::check::{Call, Source};
 use super::exit_code::TIME_LIMIT;
 use super::expose::{self, Exposed};
+use super::host_state::{HostState, SnapshotPoint};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
+use super::snapshot::Exchange;
 use super::thread_activity::ThreadActivity;
 use super::{cause, host_call, invoke, shared, standard_input, unreachable};
 use crate::report::{self, Failure};
@@ -26,8 +31,8 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A loaded guest, which may have been started.
 pub struct Guest {
-    store: Store<WasiP1Ctx>,
-    linker: Linker<WasiP1Ctx>,
+    store: Store<HostState>,
+    linker: Linker<HostState>,
     /// The module before the rewrite.
     wasm: Vec<u8>,
     module: Module,
@@ -37,7 +42,9 @@ pub struct Guest {
     /// Whether exports were added for the shared memories.
     exports: bool,
     instance: Option<Instance>,
-    recorder: FrameRecorder<WasiP1Ctx>,
+    recorder: FrameRecorder<HostState>,
+    /// The memories that snapshots protect.
+    memories: Option<Arc<HostMemories>>,
 }
 
 /// The outcome of a call.
@@ -55,17 +62,25 @@ impl Guest {
             Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
         };
         let source = Source::read(&run.guest)?;
-        let engine = Engine::new(&config(run)).map_err(failed)?;
+        let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
+        let mut config = config(run);
+        if let Some(memories) = &memories {
+            // A memory of the engine's own may be mapped from a file, move, or be unmapped during a snapshot.
+            config.with_host_memory(memories.clone()).memory_init_cow(false);
+        }
+        let engine = Engine::new(&config).map_err(failed)?;
         let mut linker = Linker::new(&engine);
-        p1::add_to_linker_async(&mut linker, |wasi| wasi).map_err(failed)?;
+        p1::add_to_linker_async(&mut linker, HostState::wasi).map_err(failed)?;
         // Wasmtime's own `proc_exit` treats codes over 125 as errors.
         linker.allow_shadowing(true);
-        if run.time_limit.is_some() {
+        if run.time_limit.is_some() || run.has_snapshots() {
             host_call::add_to_linker(&mut linker).map_err(failed)?;
         }
         let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
-        let mut store = Store::new(&engine, wasi(run)?);
+        let exchange = memories.as_ref().map(|_| Arc::new(Exchange::new(engine.clone())));
+        let point = exchange.map(|exchange| SnapshotPoint::new(exchange, run));
+        let mut store = Store::new(&engine, HostState::new(wasi(run)?, point));
         let recorder = FrameRecorder::new();
         if run.locals {
             store.set_debug_handler(recorder.clone());
@@ -81,8 +96,23 @@ impl Guest {
             None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
         };
         let module = module.map_err(failed)?;
+        if let Some(point) = &mut store.data_mut().snapshots {
+            // Hashing the module takes too long for a pause.
+            point.module = Some((module.clone(), module_identity(&wasm)));
+        }
         let instance = None;
-        Ok(Self { store, linker, wasm, module, call, first_added, exports, instance, recorder })
+        Ok(Self {
+            memories,
+            store,
+            linker,
+            wasm,
+            module,
+            call,
+            first_added,
+            exports,
+            instance,
+            recorder,
+        })
     }
 
     /// Instantiates the guest and calls its function.
@@ -90,6 +120,9 @@ impl Guest {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|e| Failure::new(format!("cannot run the guest: {e}")))?;
         let over = Arc::new(AtomicBool::new(false));
+        if self.memories.is_some() {
+            self.freeze_at_epochs();
+        }
         if let Some(limit) = run.time_limit {
             let engine = self.store.engine().clone();
             self.store.set_epoch_deadline(1);
@@ -125,6 +158,27 @@ impl Guest {
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
     }
 
+    /// Freezes the guest at an epoch deadline if a snapshot is wanted.
+    fn freeze_at_epochs(&mut self) {
+        self.store.set_epoch_deadline(1);
+        self.store.epoch_deadline_callback(|mut store| {
+            if host_call::limit().is_some_and(|limit| limit <= Instant::now()) {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            let exchange = store.data().snapshots.as_ref().map(|point| point.exchange.clone());
+            if let Some(exchange) = exchange {
+                exchange.freeze(&mut store, None);
+            }
+            Ok(UpdateDeadline::Continue(1))
+        });
+    }
+
+    /// Returns what snapshots need, if they are wanted: the memories, and the exchange with the guest's thread.
+    pub fn snapshot_parts(&self) -> Option<(Arc<HostMemories>, Arc<Exchange>)> {
+        let exchange = self.store.data().snapshots.as_ref()?.exchange.clone();
+        Some((self.memories.clone()?, exchange))
+    }
+
     /// Returns an error if the call is invalid. A trap or an exit is an outcome, not an error.
     async fn call(&mut self) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
@@ -134,6 +188,9 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
+        if let Some(point) = &mut self.store.data_mut().snapshots {
+            point.instance = Some(instance);
+        }
         let Some(name) = &self.call.name else {
             return Ok(Outcome::Returned(String::new()));
         };
@@ -157,9 +214,9 @@ impl Guest {
 
     fn capture<'g>(
         run: &Run,
-        linker: &'g Linker<WasiP1Ctx>,
-        recorder: &'g FrameRecorder<WasiP1Ctx>,
-    ) -> Capture<'g, WasiP1Ctx> {
+        linker: &'g Linker<HostState>,
+        recorder: &'g FrameRecorder<HostState>,
+    ) -> Capture<'g, HostState> {
         let capture = Capture::new(run.name()).linker(linker).max_frames(run.max_frames as usize);
         if run.locals { capture.frames(recorder) } else { capture }
     }
@@ -228,7 +285,7 @@ fn config(run: &Run) -> Config {
     let mut config = Config::new();
     config.coredump_on_trap(true).guest_debug(run.locals);
     config.wasm_backtrace_max_frames(NonZeroUsize::new(run.max_frames as usize));
-    config.epoch_interruption(run.time_limit.is_some());
+    config.epoch_interruption(run.time_limit.is_some() || run.has_snapshots());
     config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
     config.wasm_function_references(true).wasm_gc(true).wasm_exceptions(true);
     config.wasm_threads(true).shared_memory(true);

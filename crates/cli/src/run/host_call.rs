@@ -1,15 +1,21 @@
-//! Host calls that are pending at the time limit.
+//! Host calls that are pending at the time limit, or when a snapshot is wanted.
 //!
 //! # The problem
 //! A guest can wait in a host call, such as a read or a sleep. Neither an epoch nor a signal stops it there. Dropping
-//! the future of the whole call would unwind the guest's stack and lose its frames.
+//! the future of the whole call would unwind the guest's stack and lose its frames. And while the future exists, it
+//! borrows the store, so the store cannot be captured.
 //!
 //! # The idea
 //! Each WASI function that can wait races with the time limit inside its own call, and fails at the limit. The guest
 //! then looks like one that trapped, with the frames of its entry into the call.
 //!
+//! For a snapshot, the future must not borrow the store. So WASI is taken out of the store for the call, and the memory
+//! of the guest is lent as cells ([`guest_cells`](super::guest_cells)). Whenever the future is pending, the guest is
+//! stopped and nothing is borrowed, and a wanted snapshot freezes the guest there.
+//!
 //! # The cost
-//! A call that does not wait has no extra cost: it checks the limit only when its own future is pending.
+//! A call that does not wait has hardly any extra cost: it looks for the limit and for a wanted snapshot only when its
+//! own future is pending. In a memory of cells, WASI copies arguments that it would borrow otherwise.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,9 +26,11 @@ use std::time::Instant;
 
 use tokio::time::sleep_until;
 use wasmtime::{AsContextMut, Caller, Extern, Linker};
-use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
+
+use super::guest_cells::cells;
+use super::host_state::HostState;
 
 /// The time limit, if there is one.
 static LIMIT: OnceLock<Instant> = OnceLock::new();
@@ -49,16 +57,22 @@ impl fmt::Display for Pending {
 
 impl std::error::Error for Pending {}
 
-/// Waits for a host call until the time limit.
-async fn until_limit(
+/// Waits for a host call until the time limit. Freezes the guest meanwhile if a snapshot is wanted.
+async fn wait(
     name: &'static str,
     call: impl Future<Output = wasmtime::Result<i32>>,
+    caller: &mut Caller<'_, HostState>,
 ) -> wasmtime::Result<i32> {
     let mut call = pin!(call);
     let mut timer = None;
+    let exchange = caller.data().snapshots.as_ref().map(|point| point.exchange.clone());
     poll_fn(|cx| {
         if let Poll::Ready(result) = call.as_mut().poll(cx) {
             return Poll::Ready(result);
+        }
+        if let Some(exchange) = &exchange {
+            exchange.wake_by(cx.waker());
+            exchange.freeze(&mut *caller, Some(name));
         }
         let Some(at) = limit() else { return Poll::Pending };
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
@@ -73,23 +87,27 @@ macro_rules! define {
         $linker.func_wrap_async(
             "wasi_snapshot_preview1",
             stringify!($name),
-            |mut caller: Caller<'_, WasiP1Ctx>, ($($arg,)*): ($($ty,)*)| {
-                Box::new(until_limit(stringify!($name), async move {
+            |mut caller: Caller<'_, HostState>, ($($arg,)*): ($($ty,)*)| {
+                Box::new(async move {
                     let memory = caller.get_export("memory");
                     let fuel = caller.as_context_mut().hostcall_fuel();
-                    let (mut memory, wasi) = match &memory {
-                        Some(Extern::Memory(memory)) => {
-                            let (memory, wasi) = memory.data_and_store_mut(&mut caller);
-                            (GuestMemory::Unshared(memory), wasi)
-                        }
-                        Some(Extern::SharedMemory(memory)) => {
-                            (GuestMemory::Shared(memory.data()), caller.data_mut())
-                        }
+                    let cells = match &memory {
+                        // SAFETY: the cells are used only in this host call, during which the guest is stopped. The
+                        // call has no `&mut` to the memory, and a snapshot reads it only while the call is pending.
+                        Some(Extern::Memory(memory)) => unsafe { cells(memory, &caller) },
+                        Some(Extern::SharedMemory(memory)) => memory.data(),
                         _ => wasmtime::bail!("missing required memory export"),
                     };
+                    let Some(mut wasi) = caller.data_mut().take_wasi() else {
+                        wasmtime::bail!("WASI is in use by another host call");
+                    };
                     wasi.set_hostcall_fuel(fuel);
-                    wasi::$name(wasi, &mut memory, $($arg),*).await
-                }))
+                    let mut memory = GuestMemory::Shared(cells);
+                    let call = wasi::$name(&mut *wasi, &mut memory, $($arg),*);
+                    let result = wait(stringify!($name), call, &mut caller).await;
+                    caller.data_mut().put_wasi(wasi);
+                    result
+                })
             },
         )?;
     )*};
@@ -97,7 +115,8 @@ macro_rules! define {
 
 /// Redefines the WASI preview 1 functions that can wait. The linker already has all functions, and must allow
 /// shadowing.
-pub fn add_to_linker(linker: &mut Linker<WasiP1Ctx>) -> wasmtime::Result<()> {
+#[allow(unsafe_code, reason = "lends the memory as cells")]
+pub fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     // All functions that `wasmtime_wasi::p1` declares as `async`.
     define!(linker,
         fd_advise(a: i32, b: i64, c: i64, d: i32);

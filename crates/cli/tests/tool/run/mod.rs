@@ -3,6 +3,7 @@
 mod checks;
 mod command_line;
 mod guests;
+mod snapshots;
 mod time_limit;
 
 use std::fs;

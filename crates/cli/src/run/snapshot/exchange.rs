@@ -1,0 +1,163 @@
+//! The exchange between the snapshot thread and the guest's thread: an offer, and the frozen guest in return.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use corestream::CoreDump;
+use corestream::snapshot::{self, Preparation};
+use corestream_wasmtime::Capture;
+use wasmtime::{AsContextMut, Engine};
+
+use crate::run::host_state::{HostState, SnapshotPoint};
+
+/// The interval at which the guest's thread is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A way to freeze the guest.
+pub enum Offer {
+    /// Its memory is protected.
+    Protected(Preparation),
+    /// Its memory is copied, at most this many bytes.
+    Copy(u64),
+}
+
+/// The frozen guest.
+pub enum Frozen {
+    Protected(corestream_wasmtime::Frozen),
+    Copied(CoreDump<'static>),
+}
+
+/// What the guest's thread did with an offer.
+pub struct Taken {
+    pub frozen: corestream::Result<Frozen>,
+    /// How long the guest stood still.
+    pub pause: Duration,
+    /// The host call in which the guest was waiting.
+    pub host_call: Option<&'static str>,
+}
+
+/// The result of [`Exchange::wait`].
+pub enum Wait {
+    Taken(Taken),
+    /// The guest has ended before it took the offer.
+    Ended,
+    TimedOut,
+}
+
+/// The exchange. Both threads share it.
+pub struct Exchange {
+    engine: Engine,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    offer: Option<Offer>,
+    /// Whether the guest's thread is working on the offer.
+    is_freezing: bool,
+    taken: Option<Taken>,
+    has_ended: bool,
+    /// Wakes the guest's thread in a host call.
+    waker: Option<Waker>,
+}
+
+impl Exchange {
+    pub fn new(engine: Engine) -> Self {
+        Self { engine, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offers a way to freeze the guest. The guest's thread takes it at its next epoch check, or in a host call that
+    /// waits.
+    pub fn offer(&self, offer: Offer) {
+        let mut state = self.state();
+        state.offer = Some(offer);
+        let waker = state.waker.take();
+        drop(state);
+        self.engine.increment_epoch();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the guest's thread has taken the offer, at most for `timeout`.
+    pub fn wait(&self, timeout: Option<Duration>) -> Wait {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = self.state();
+        loop {
+            if let Some(taken) = state.taken.take() {
+                return Wait::Taken(taken);
+            }
+            if state.has_ended && !state.is_freezing {
+                state.offer = None;
+                return Wait::Ended;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Wait::TimedOut;
+            }
+            let waited = self.changed.wait_timeout(state, RETRY_INTERVAL);
+            let timed_out;
+            (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timed_out.timed_out() {
+                // The guest may have been in its start function, in which it takes no offer.
+                self.engine.increment_epoch();
+            }
+        }
+    }
+
+    /// Sets how to wake the guest's thread, which waits in a host call.
+    pub fn wake_by(&self, waker: &Waker) {
+        self.state().waker = Some(waker.clone());
+    }
+
+    /// Freezes the guest if there is an offer. Called on the guest's thread, `host_call` is the call in which it waits.
+    pub fn freeze(
+        &self,
+        mut store: impl AsContextMut<Data = HostState>,
+        host_call: Option<&'static str>,
+    ) {
+        let point = store.as_context().data().snapshots.clone();
+        // During the start function, the instance is not known yet.
+        let Some(SnapshotPoint { name, max_frames, module, instance: Some(instance), .. }) = point
+        else {
+            return;
+        };
+        let Some(offer) = ({
+            let mut state = self.state();
+            let offer = state.offer.take();
+            state.is_freezing = offer.is_some();
+            offer
+        }) else {
+            return;
+        };
+        let start = Instant::now();
+        let mut capture = Capture::new(name).instances([instance]).max_frames(max_frames);
+        if let Some((module, identity)) = module {
+            capture = capture.module_identity(&module, identity);
+        }
+        let frozen = match offer {
+            Offer::Protected(preparation) => {
+                capture.freeze(&mut store, preparation).map(Frozen::Protected)
+            }
+            Offer::Copy(limit) => {
+                snapshot::copy(capture.live(&mut store).dump, limit).map(Frozen::Copied)
+            }
+        };
+        let pause = start.elapsed();
+        let mut state = self.state();
+        state.is_freezing = false;
+        state.taken = Some(Taken { frozen, pause, host_call });
+        self.changed.notify_all();
+    }
+
+    /// Declares that the guest has ended.
+    pub fn end(&self) {
+        self.state().has_ended = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,344 @@
+//! Snapshots of running guests: `corestream run --snapshot-on` and `--snapshot-every`.
+#![allow(unsafe_code, reason = "protects a page to find out whether that is possible")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use corestream::snapshot::{Faults, LiveMemory, SnapshotOptions};
+use corestream::{CoreDumpFile, GlobalValue};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{directory, run as tool};
+use crate::environment::require;
+use crate::receiver::Receiver;
+use crate::tool::{names, stderr, tool_path};
+use crate::waiting;
+
+/// Returns whether memory can be protected here.
+fn probe() -> Result<(), String> {
+    let map = memmap2::MmapMut::map_anon(4096).unwrap();
+    let memory = LiveMemory::new(map.as_ptr(), map.len());
+    let options = SnapshotOptions::new().faults(Faults::Signal);
+    // SAFETY: the mapping outlives the preparation, and nobody writes to it.
+    let prepared = unsafe { options.prepare(&[memory]) };
+    prepared.map(drop).map_err(|error| error.to_string())
+}
+
+/// The number of pages of the host that the guests write to.
+const PAGES: u64 = 1024;
+
+/// A guest that writes the numbers 1, 2, 3 and so on to its pages in turn, forever. Page `p` then holds the latest number
+/// with the remainder `p`.
+const COUNTS: &str = r#"(module
+    (memory (export "memory") 64)
+    (global $n (mut i32) (i32.const 0))
+    (func $write
+        (global.set $n (i32.add (global.get $n) (i32.const 1)))
+        (i32.store
+            (i32.mul (i32.rem_u (global.get $n) (i32.const 1024)) (i32.const 4096))
+            (global.get $n)))
+    (func (export "_start") (loop (call $write) (br 0))))"#;
+
+/// Such a guest that reads standard input after 5000 numbers, traps if it gets a byte, and returns if it gets none.
+const READS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 65)
+    (global $n (mut i32) (i32.const 0))
+    (func $write
+        (global.set $n (i32.add (global.get $n) (i32.const 1)))
+        (i32.store
+            (i32.mul (i32.rem_u (global.get $n) (i32.const 1024)) (i32.const 4096))
+            (global.get $n)))
+    (func (export "_start")
+        (loop (call $write) (br_if 0 (i32.lt_u (global.get $n) (i32.const 5000))))
+        ;; One buffer of 8 bytes after the pages, and room for the count.
+        (i32.store (i32.const 4194304) (i32.const 4194320))
+        (i32.store (i32.const 4194308) (i32.const 8))
+        (drop (call $read (i32.const 0) (i32.const 4194304) (i32.const 1) (i32.const 4194312)))
+        (if (i32.load (i32.const 4194312)) (then unreachable))))"#;
+
+/// A running guest.
+struct Guest {
+    directory: TempDir,
+    child: Child,
+    lines: BufReader<ChildStderr>,
+}
+
+impl Guest {
+    /// Starts a guest called `guest.wat`, and waits until the tool handles SIGUSR1.
+    fn start(text: &str, args: &[&str]) -> Self {
+        let directory = directory("guest.wat", text);
+        let mut command = Command::new(tool_path());
+        command.current_dir(directory.path()).args(["run", "guest.wat"]).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        let guest = Self { directory, child, lines };
+        waiting::wait_until(|| waiting::catches(&guest.child, Signal::USR1));
+        guest
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Returns the next line on standard error.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().into()
+    }
+
+    /// Requests a snapshot, and returns the line about it.
+    fn snapshot(&mut self) -> String {
+        self.signal(Signal::USR1);
+        self.line()
+    }
+
+    /// Closes standard input, waits for the end, and returns the exit code and the other lines on standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        drop(self.child.stdin.take());
+        let status = waiting::exit(&mut self.child);
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        (status.code(), rest)
+    }
+
+    fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(waiting::exit(&mut self.child).code(), Some(143));
+    }
+}
+
+/// Checks that a dump has the memory and the global of a counting guest at one moment. Returns its number.
+fn check(path: &Path) -> u64 {
+    let dump = CoreDumpFile::open(path).unwrap();
+    let memory = dump.memory(0.into()).unwrap();
+    let number = |page: u64| {
+        let mut bytes = [0; 4];
+        memory.read(page * 4096, &mut bytes).unwrap();
+        u64::from(u32::from_le_bytes(bytes))
+    };
+    let numbers: Vec<u64> = (0..PAGES).map(number).collect();
+    let latest = *numbers.iter().max().unwrap();
+    for (page, number) in (0..PAGES).zip(&numbers) {
+        let expected = (latest.saturating_sub(PAGES - 1)..=latest).find(|n| n % PAGES == page);
+        assert_eq!(*number, expected.unwrap_or(0), "page {page}, latest number {latest}");
+    }
+    assert!(dump.verify().unwrap().is_intact());
+    latest
+}
+
+#[test]
+fn dumps_a_running_guest_on_each_signal() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1,USR2", "-o", "g.core"]);
+    let mut latest = 0;
+    for i in 1..=5 {
+        guest.signal(if i == 3 { Signal::USR2 } else { Signal::USR1 });
+        let line = guest.line();
+        let start = format!("corestream: g.{i}.core: snapshot {i}: pause ");
+        assert!(line.starts_with(&start) && line.contains(" copied aside, "), "{line}");
+        let now = check(&guest.path(&format!("g.{i}.core")));
+        assert!(now > latest, "{now} after {latest}");
+        latest = now;
+    }
+    let dump = CoreDumpFile::open(guest.path("g.5.core")).unwrap();
+    let frames: Vec<_> = dump
+        .threads()
+        .next()
+        .unwrap()
+        .unwrap()
+        .frames()
+        .map(|frame| frame.unwrap().function)
+        .collect();
+    assert_eq!(frames.last(), Some(&1), "{frames:?}");
+    assert!(dump.trap().is_none());
+    assert!(dump.module_identity(0.into()).unwrap().is_known());
+    drop(dump);
+    assert_eq!(names(guest.directory.path()).len(), 6);
+    guest.stop();
+}
+
+#[test]
+fn dumps_a_guest_at_intervals_to_the_names_of_a_pattern() {
+    require!("userfaultfd", probe());
+    let args = ["--snapshot-every", "0.05", "--snapshot-on", "USR1", "-o", "%c-%n.core"];
+    let mut guest = Guest::start(COUNTS, &args);
+    for i in 1..=3 {
+        let line = guest.line();
+        assert!(
+            line.starts_with(&format!("corestream: {i}-guest.wat.core: snapshot {i}:")),
+            "{line}"
+        );
+        check(&guest.path(&format!("{i}-guest.wat.core")));
+    }
+    guest.stop();
+}
+
+#[test]
+fn dumps_a_guest_that_waits_in_a_host_call() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(READS, &["--snapshot-on", "USR1"]);
+    waiting::wait_until(|| waiting::is_asleep(&guest.child));
+    for i in 1..=2 {
+        let line = guest.snapshot();
+        assert!(
+            line.starts_with(&format!("corestream: guest.wat.{i}.core: snapshot {i}:")),
+            "{line}"
+        );
+        let path = guest.path(&format!("guest.wat.{i}.core"));
+        assert_eq!(check(&path), 5000);
+        let dump = CoreDumpFile::open(&path).unwrap();
+        let notes: Vec<_> = dump.notes().map(|note| note.unwrap()).collect();
+        assert!(notes.iter().any(|note| note == "frozen in the host call fd_read"), "{notes:?}");
+        let frames = dump.threads().next().unwrap().unwrap().frames().count();
+        assert_eq!(frames, 1);
+        let global = dump.globals().next().unwrap().unwrap();
+        assert_eq!(global.value, GlobalValue::I32(5000));
+    }
+    assert_eq!(guest.end(), (Some(0), String::new()));
+}
+
+#[test]
+fn a_trap_after_snapshots_gets_a_dump_of_its_own() {
+    require!("userfaultfd", probe());
+    for (pattern, first, trap) in [("g.core", "g.1.core", "g.core"), ("g%c", "g1", "g2")] {
+        let mut guest = Guest::start(READS, &["--snapshot-on", "USR1", "-o", pattern]);
+        waiting::wait_until(|| waiting::is_asleep(&guest.child));
+        assert!(guest.snapshot().starts_with(&format!("corestream: {first}: snapshot 1:")));
+        std::io::Write::write_all(guest.child.stdin.as_mut().unwrap(), b"x").unwrap();
+        let directory = guest.directory.path().to_path_buf();
+        let core = fs::read(directory.join(first)).unwrap();
+        let status = waiting::exit(&mut guest.child);
+        assert_eq!(status.code(), Some(134));
+        assert!(CoreDumpFile::open(directory.join(trap)).unwrap().trap().is_some());
+        assert_eq!(fs::read(directory.join(first)).unwrap(), core);
+    }
+}
+
+/// The reader of a FIFO takes nothing until the guest has ended.
+#[test]
+fn a_guest_that_ends_waits_for_its_snapshot() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(READS, &["--snapshot-on", "USR1", "-o", "g%c.core", "--force"]);
+    let fifo = guest.path("g1.core");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    waiting::wait_until(|| waiting::is_asleep(&guest.child));
+    guest.signal(Signal::USR1);
+    let mut reader = fs::File::open(&fifo).unwrap();
+    let mut core = vec![0; 8];
+    reader.read_exact(&mut core).unwrap();
+    drop(guest.child.stdin.take());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(guest.child.try_wait().unwrap().is_none(), "the tool waits for the reader");
+    reader.read_to_end(&mut core).unwrap();
+    assert!(guest.line().starts_with("corestream: g1.core: snapshot 1:"));
+    let copy = guest.path("copy.core");
+    fs::write(&copy, core).unwrap();
+    assert_eq!(check(&copy), 5000);
+    assert_eq!(guest.end().0, Some(0));
+}
+
+#[test]
+fn sends_snapshots_to_a_receiver() {
+    require!("userfaultfd", probe());
+    let received = tempfile::tempdir().unwrap();
+    let receiver = Receiver::tcp(received.path(), &["-o", "%n.core"]);
+    let to = receiver.address.clone();
+    let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1", "--to", &to]);
+    let line = guest.snapshot();
+    assert!(line.starts_with(&format!("corestream: {to}: snapshot 1: pause ")), "{line}");
+    check(&received.path().join("guest.wat.core"));
+    guest.stop();
+    receiver.stop();
+}
+
+#[test]
+fn a_snapshot_at_its_limit_fails_or_waits() {
+    require!("userfaultfd", probe());
+    let args = ["--snapshot-on", "USR1", "--copy-limit", "64KiB", "-o", "g.core"];
+    let mut guest = Guest::start(COUNTS, &args);
+    // The guest writes to all pages again and again, faster than they are dumped.
+    let line = (0..20).map(|_| guest.snapshot()).find(|line| line.contains("no snapshot"));
+    let line = line.expect("one snapshot reaches the limit");
+    assert!(
+        line.contains(": the guest wrote to more pages than the limit for copies allows"),
+        "{line}"
+    );
+    guest.stop();
+
+    let mut guest = Guest::start(COUNTS, &[&args[..], &["--at-copy-limit", "wait"]].concat());
+    for i in 1..=5 {
+        let line = guest.snapshot();
+        assert!(line.contains(&format!(": snapshot {i}: pause ")), "{line}");
+        check(&guest.path(&format!("g.{i}.core")));
+    }
+    guest.stop();
+}
+
+#[test]
+fn a_failed_snapshot_leaves_nothing_and_the_guest_goes_on() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1", "-o", "out/g%c.core"]);
+    let line = guest.line();
+    assert!(line.contains("out: no such directory"), "{line}");
+    assert_eq!(guest.end().0, Some(125));
+
+    let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1", "-o", "g.core"]);
+    fs::write(guest.path("g.1.core"), "older").unwrap();
+    let line = guest.snapshot();
+    assert_eq!(line, "corestream: no snapshot 1: g.1.core: exists; use --force to overwrite it");
+    assert_eq!(fs::read(guest.path("g.1.core")).unwrap(), b"older");
+    assert!(guest.snapshot().contains("g.2.core: snapshot 2: pause "));
+    assert_eq!(names(guest.directory.path()), ["g.1.core", "g.2.core", "guest.wat"]);
+    guest.stop();
+}
+
+/// The reader of the FIFO takes nothing.
+#[test]
+fn a_signal_during_a_snapshot_ends_the_tool() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1", "-o", "g%c", "--force"]);
+    let fifo = guest.path("g1");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    guest.signal(Signal::USR1);
+    let _reader = fs::File::open(&fifo).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    guest.signal(Signal::TERM);
+    let line = guest.line();
+    assert!(line.starts_with("corestream: stopped by SIGTERM"), "{line}");
+    assert_eq!(waiting::exit(&mut guest.child).code(), Some(143));
+    assert_eq!(names(guest.directory.path()), ["g1", "guest.wat"]);
+}
+
+#[test]
+fn refuses_signals_that_are_in_use() {
+    let directory = directory("guest.wat", COUNTS);
+    for (signals, cause) in [
+        ("SEGV", "cannot be used, because the engine uses it"),
+        ("USR1,SIGTERM", "cannot be used, because it ends the tool"),
+        ("KILL", "cannot be used, because no process can handle it"),
+        ("FOO", "unknown signal; expected one of USR1, USR2"),
+    ] {
+        let output = tool(directory.path(), &["guest.wat", "--snapshot-on", signals]);
+        assert_eq!(output.status.code(), Some(2), "{signals}");
+        assert!(stderr(&output).contains(cause), "{}", stderr(&output));
+    }
+    assert_eq!(names(directory.path()), ["guest.wat"]);
+}
