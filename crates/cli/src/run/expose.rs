@@ -1,16 +1,16 @@
-//! Rewrites a module so that its shared memories can be dumped, and so that a guest in `memory.atomic.wait` can be
-//! stopped.
+//! Rewrites a module so that its whole state can be dumped, and so that a guest in `memory.atomic.wait` can be stopped.
 //!
 //! # The problem
-//! Without guest debugging, Wasmtime exposes only exported shared memories to an embedder.
+//! Without guest debugging, Wasmtime exposes only exported shared memories to an embedder. Of a guest that did not trap,
+//! it exposes only exported memories and globals.
 //!
 //! Wasmtime parks the thread of a guest in `memory.atomic.wait`. Neither epochs nor signals interrupt it there.
 //!
 //! # The idea
-//! - Export each shared memory.
-//! - With a time limit, replace each wait with a call of a function that is added at the end of the module. The
+//! - Export each shared memory. For snapshots, export all memories and globals.
+//! - With a time limit or snapshots, replace each wait with a call of a function that is added at the end of the module. The
 //!   function waits in a loop, in slices of at most 50 ms. Wasmtime checks the epoch at the head of a loop, so the
-//!   guest traps at most one slice after the limit.
+//!   guest traps at most one slice after the limit, or freezes at most one slice after the request.
 //!
 //! The function for an instruction WAIT (threads proposal: a negative timeout is infinite; the results are 0 "ok",
 //! 1 "not-equal" and 2 "timed-out"):
@@ -75,8 +75,17 @@ pub struct Exposed {
     pub bytes: Vec<u8>,
     /// The index of the first added function.
     pub first_added: u32,
-    /// Whether exports were added for the shared memories.
+    /// Whether exports were added.
     pub exports: bool,
+}
+
+/// The changes to make to a module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// Whether to make waits interruptible.
+    pub waits: bool,
+    /// Whether to export all memories and globals, and not only the shared memories.
+    pub all_state: bool,
 }
 
 /// The items added to a section.
@@ -102,22 +111,28 @@ struct Contents {
     memories: Vec<(bool, bool)>,
     types: u32,
     functions: u32,
+    globals: u32,
     /// Whether the module already has an export with the prefix of the added ones.
     taken: bool,
     waits: Vec<Wait>,
 }
 
-/// Rewrites a module in the binary or text format. With `waits`, also makes waits interruptible.
+/// Rewrites a module in the binary or text format.
 ///
 /// Returns `None` if no change is needed, or if the module cannot be read. The engine reports that error.
-pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
+pub fn expose(module: &[u8], changes: Changes) -> Option<Exposed> {
     let module = wat::parse_bytes(module).ok()?;
-    let contents = Contents::read(&module, waits)?;
+    let contents = Contents::read(&module, changes.waits)?;
     let mut exports = Added::default();
     for (index, (shared, _)) in (0..).zip(&contents.memories) {
         // Export names are unique across all kinds.
-        if *shared && !contents.taken {
+        if (*shared || changes.all_state) && !contents.taken {
             exports.export(&memory_export(index), ExportKind::Memory, index);
+        }
+    }
+    if changes.all_state && !contents.taken {
+        for index in 0..contents.globals {
+            exports.export(&format!("{PREFIX}global:{index}"), ExportKind::Global, index);
         }
     }
     let has_exports = exports.count > 0;
@@ -170,7 +185,7 @@ pub fn expose(module: &[u8], waits: bool) -> Option<Exposed> {
     Some(Exposed { bytes: changed.finish(), first_added: contents.functions, exports: has_exports })
 }
 
-/// Returns the name of the export for a shared memory.
+/// Returns the name of the export for a memory.
 pub fn memory_export(index: u32) -> String {
     format!("{PREFIX}memory:{index}")
 }
@@ -193,6 +208,7 @@ impl Contents {
                                 this.functions = this.functions.checked_add(1)?;
                             }
                             TypeRef::Memory(ty) => this.memories.push((ty.shared, ty.memory64)),
+                            TypeRef::Global(_) => this.globals = this.globals.checked_add(1)?,
                             _ => {}
                         }
                     }
@@ -205,6 +221,9 @@ impl Contents {
                         let ty = ty.ok()?;
                         this.memories.push((ty.shared, ty.memory64));
                     }
+                }
+                Payload::GlobalSection(section) => {
+                    this.globals = this.globals.checked_add(section.count())?;
                 }
                 Payload::ExportSection(section) => {
                     for export in section {
@@ -343,6 +362,11 @@ fn to_usize(range: Range<u64>) -> Option<Range<usize>> {
 mod tests {
     use super::*;
 
+    /// Makes waits interruptible.
+    const WAITS: Changes = Changes { waits: true, all_state: false };
+    /// Only exports what cannot be dumped otherwise.
+    const NONE: Changes = Changes { waits: false, all_state: false };
+
     const TEXT: &str = r#"(module (import "" "f" (func)) (memory 1 2 shared) (memory i64 1 2 shared)
         (func $s (drop (memory.atomic.wait32 offset=300 (i32.const 0) (i32.const 0) (i64.const -1))))
         (func (export "run") (result i32) (call $s)
@@ -353,7 +377,7 @@ mod tests {
     #[test]
     fn keeps_indices_and_offsets() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, first_added, .. } = expose(TEXT.as_bytes(), true).unwrap();
+        let Exposed { bytes, first_added, .. } = expose(TEXT.as_bytes(), WAITS).unwrap();
         assert_eq!(first_added, 3);
         wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
             .validate_all(&bytes)
@@ -379,7 +403,7 @@ mod tests {
     #[test]
     fn adds_only_exports_without_a_time_limit() {
         let before = wat::parse_str(TEXT).unwrap();
-        let Exposed { bytes, .. } = expose(TEXT.as_bytes(), false).unwrap();
+        let Exposed { bytes, .. } = expose(TEXT.as_bytes(), NONE).unwrap();
         let sections = |module: &[u8]| -> Vec<(u8, Vec<u8>)> {
             let sections = Parser::new(0).parse_all(module);
             let sections = sections.filter_map(|payload| payload.unwrap().as_section());
@@ -397,14 +421,34 @@ mod tests {
     }
 
     #[test]
+    fn exports_all_memories_and_globals_for_snapshots() {
+        let text = r#"(module (import "" "g" (global i32)) (global $h (mut i64) (i64.const 7))
+            (memory 1) (memory i64 1 2 shared) (export "h" (global $h)))"#;
+        let all = Changes { waits: false, all_state: true };
+        let Exposed { bytes, exports, .. } = expose(text.as_bytes(), all).unwrap();
+        assert!(exports);
+        wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
+            .validate_all(&bytes)
+            .unwrap();
+        let names = Parser::new(0).parse_all(&bytes).find_map(|payload| match payload {
+            Ok(Payload::ExportSection(section)) => {
+                Some(section.into_iter().map(|export| export.unwrap().name).collect::<Vec<_>>())
+            }
+            _ => None,
+        });
+        let expected = ["h", "memory:0", "memory:1", "global:0", "global:1"];
+        assert!(names.unwrap().iter().map(|name| name.trim_start_matches(PREFIX)).eq(expected));
+    }
+
+    #[test]
     fn adds_no_exports_if_a_name_is_used() {
         let wait = "memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)";
         for (item, functions) in [("(tag (export NAME))", 1), ("(func (export NAME))", 2)] {
             let item = item.replace("NAME", &format!("\"{}\"", memory_export(0)));
             let text = format!("(module (memory 1 1 shared) {item})");
-            assert!(expose(text.as_bytes(), true).is_none(), "{text}");
+            assert!(expose(text.as_bytes(), WAITS).is_none(), "{text}");
             let text = format!("(module (memory 1 1 shared) {item} (func (drop ({wait}))))");
-            let exposed = expose(text.as_bytes(), true).unwrap();
+            let exposed = expose(text.as_bytes(), WAITS).unwrap();
             assert_eq!((exposed.exports, exposed.first_added), (false, functions), "{text}");
         }
     }
@@ -412,7 +456,7 @@ mod tests {
     #[test]
     fn keeps_modules_without_shared_memories() {
         for text in ["(module)", "(module (memory 1))", "(module (memory 1) (func (unknown)))"] {
-            assert!(expose(text.as_bytes(), false).is_none(), "{text}");
+            assert!(expose(text.as_bytes(), NONE).is_none(), "{text}");
         }
     }
 }

@@ -17,7 +17,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
 use super::arguments::{Run, deadline};
 use super::check::{Call, Source};
 use super::exit_code::TIME_LIMIT;
-use super::expose::{self, Exposed};
+use super::expose::{self, Changes, Exposed};
 use super::host_state::{HostState, SnapshotPoint};
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
@@ -88,7 +88,11 @@ impl Guest {
         let invoke = run.invoke.as_deref();
         let call = source.check(invoke, &run.args, &linker, &mut store)?;
         let wasm = source.into_wasm();
-        let exposed = expose::expose(&wasm, run.time_limit.is_some());
+        let changes = Changes {
+            waits: run.time_limit.is_some() || run.has_snapshots(),
+            all_state: run.has_snapshots(),
+        };
+        let exposed = expose::expose(&wasm, changes);
         let (module, first_added, exports) = match exposed {
             Some(Exposed { bytes, first_added, exports }) => {
                 (Module::from_binary(&engine, &bytes), first_added, exports)

@@ -24,7 +24,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use corestream::snapshot::{AtLimit, Faults, Preparation, SnapshotOptions, SnapshotStats};
-use corestream::{ByteSize, CoreDump, Dumper};
+use corestream::{ByteSize, CoreDump, Dumper, InstanceIndex};
 use corestream_wasmtime::HostMemories;
 
 use self::exchange::{Frozen, Offer, Taken};
@@ -185,8 +185,8 @@ impl SnapshotThread {
             exchange::Wait::Taken(taken) => return Some(taken),
             exchange::Wait::Ended => return None,
             exchange::Wait::TimedOut => report::line(&format!(
-                "snapshot {} waits until {} leaves a host function, memory.atomic.wait or a long memory.fill, memory.copy \
-                 or memory.grow",
+                "snapshot {} waits until {} leaves its start function, a host function, or a long memory.fill, \
+                 memory.copy or memory.grow",
                 self.count, self.setup.name
             )),
         }
@@ -247,6 +247,10 @@ impl SnapshotThread {
     fn complete(&self, dump: &mut CoreDump<'_>, place: Option<String>) {
         for thread in &mut dump.threads {
             thread.frames.retain(|frame| frame.function < self.setup.first_added);
+            // `run` has only one instance.
+            for frame in &mut thread.frames {
+                frame.instance = frame.instance.or(Some(InstanceIndex(0)));
+            }
         }
         dump.notes.extend(place);
     }
