@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, module_identity};
 use wasmtime::{
     Config, Engine, Error, Instance, Linker, Module, Store, Trap, UpdateDeadline, Val,
-    WasmBacktrace,
+    WasmBacktrace, WasmCoreDump,
 };
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
@@ -192,7 +192,9 @@ impl Guest {
             Err(error) => return Ok(Outcome::Failed(error)),
         };
         self.instance = Some(instance);
+        let shared = shared::Memories::of(&mut self.store, instance);
         if let Some(point) = &mut self.store.data_mut().snapshots {
+            point.exchange.set_shared(shared);
             point.instance = Some(instance);
         }
         let Some(name) = &self.call.name else {
@@ -236,13 +238,13 @@ impl Guest {
         // Records the identity of the original bytes, without the added parts.
         let capture =
             Self::capture(run, &self.linker, &self.recorder).module_bytes(&self.module, &self.wasm);
-        let shared = if self.exports {
-            shared::Memories::of(&mut self.store, self.instance, error)
-        } else {
-            shared::Memories::default()
+        let trapped = || error.downcast_ref::<WasmCoreDump>()?.instances().first().copied();
+        let shared = match self.instance.or_else(trapped) {
+            Some(instance) if self.exports => shared::Memories::of(&mut self.store, instance),
+            _ => shared::Memories::default(),
         };
         let mut captured = capture.trapped(&mut self.store, error)?;
-        shared.place(&mut captured);
+        shared.place(&mut captured.dump, &mut captured.notes);
         for thread in &mut captured.dump.threads {
             thread.frames.retain(|frame| frame.function < self.first_added);
         }

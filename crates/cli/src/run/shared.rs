@@ -4,9 +4,9 @@
 //! [`expose`](super::expose) adds an export for each shared memory, in the order of the indices. The dump lists the
 //! shared memories in the order of the exports, each once, which determines the indices.
 
-use corestream::MemoryIndex;
-use corestream_wasmtime::{Captured, Note};
-use wasmtime::{AsContextMut, Error, Extern, Instance, WasmCoreDump};
+use corestream::{CoreDump, MemoryIndex};
+use corestream_wasmtime::Note;
+use wasmtime::{AsContextMut, Extern, Instance};
 
 use super::expose::memory_export;
 
@@ -20,11 +20,9 @@ pub struct Memories {
 }
 
 impl Memories {
-    /// Finds the shared memories of `instance`, or of the instance in `error`.
-    pub fn of(store: &mut impl AsContextMut, instance: Option<Instance>, error: &Error) -> Self {
-        let trapped = || error.downcast_ref::<WasmCoreDump>()?.instances().first().copied();
+    /// Finds the shared memories of `instance`.
+    pub fn of(store: &mut impl AsContextMut, instance: Instance) -> Self {
         let mut this = Self::default();
-        let Some(instance) = instance.or_else(trapped) else { return this };
         for export in instance.exports(&mut *store) {
             if let Some(address) = address(export.into_extern())
                 && !this.listed.contains(&address)
@@ -45,11 +43,11 @@ impl Memories {
     }
 
     /// Sets the memory indices in the dump that the library could not determine.
-    pub fn place(&self, captured: &mut Captured<'_>) {
-        let memories = captured.dump.memories.iter().enumerate();
+    pub fn place(&self, dump: &mut CoreDump<'_>, notes: &mut Vec<Note>) {
+        let memories = dump.memories.iter().enumerate();
         let shared = memories.filter(|(_, memory)| memory.ty.shared);
         let shared: Vec<_> = shared.filter_map(|(item, _)| u32::try_from(item).ok()).collect();
-        let [instance] = &mut captured.dump.instances[..] else { return };
+        let [instance] = &mut dump.instances[..] else { return };
         if shared.len() != self.listed.len() {
             return;
         }
@@ -57,7 +55,7 @@ impl Memories {
             let slot = usize::try_from(*index).ok().and_then(|i| instance.memories.get_mut(i));
             if let (Some(slot @ None), Some(item)) = (slot, shared.get(*listed)) {
                 *slot = Some(MemoryIndex(*item));
-                captured.notes.retain(
+                notes.retain(
                     |note| !matches!(note, Note::Memory { index: known, .. } if known == index),
                 );
             }

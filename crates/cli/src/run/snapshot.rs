@@ -24,12 +24,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use corestream::snapshot::{AtLimit, Faults, Preparation, SnapshotOptions, SnapshotStats};
-use corestream::{ByteSize, CoreDump, Dumper, InstanceIndex};
-use corestream_wasmtime::HostMemories;
+use corestream::{ByteSize, CoreDump, Dumper, ErrorKind, InstanceIndex};
+use corestream_wasmtime::{HostMemories, Note};
 
 use self::exchange::{Frozen, Offer, Taken};
 use self::requests::{Request, Requests};
 use super::arguments::Run;
+use super::cause;
 use super::target::{Target, Targets};
 use crate::dump;
 use crate::progress::{ProgressDisplay, ProgressMode};
@@ -75,6 +76,7 @@ impl Snapshots {
         let requests = Requests::start(&run.snapshot_on, run.snapshot_every).map_err(failed)?;
         let exchange = setup.exchange.clone();
         let served = requests.queue();
+        let setup = Arc::new(setup);
         let serve = move || SnapshotThread { setup, count: 0, is_copying: false }.run(&served);
         let thread =
             thread::Builder::new().name("snapshots".into()).spawn(serve).map_err(failed)?;
@@ -92,7 +94,7 @@ impl Snapshots {
 
 /// The thread that takes snapshots.
 struct SnapshotThread {
-    setup: Setup,
+    setup: Arc<Setup>,
     /// The number of snapshots so far.
     count: u64,
     /// Whether the guest is copied, because its memory cannot be protected.
@@ -128,44 +130,73 @@ impl SnapshotThread {
     fn take(&mut self) -> Result<String, Failure> {
         let start = Instant::now();
         let target = self.setup.targets.snapshot(self.count)?;
-        let offer = self.prepare()?;
-        self.setup.exchange.offer(offer);
-        let Some(Taken { frozen, pause, host_call }) = self.wait() else {
-            return Err(Failure::new(format_args!("{} has ended", self.setup.name)));
+        let path = target.path.display().to_string();
+        let offer = self.prepare();
+        let mut taken = self.offer(offer)?;
+        let is_too_large = |error: &corestream::Error| error.kind() == ErrorKind::Guest;
+        if self.is_copying && taken.frozen.as_ref().is_err_and(is_too_large) {
+            taken = self.offer(self.stop(target))?;
+            let written = match taken.frozen.map_err(Failure::from)? {
+                Frozen::Written(written) => self.setup.interrupt.end_clean_up(written)?,
+                Frozen::Protected(_) | Frozen::Copied(_) => {
+                    return Err(Failure::new("the guest's thread did not dump the guest"));
+                }
+            };
+            return Ok(self.line(&path, taken.pause, "the guest stood still", written, start));
+        }
+        let frozen = taken.frozen.map_err(Failure::from)?;
+        let written = self.write_at_lowest_priority(frozen, &target, taken.host_call);
+        let (stats, bytes) = self.setup.interrupt.end_clean_up(written)?;
+        let how = match stats {
+            Some(stats) => format!("{} copied aside", report::count(stats.copied_pages, "page")),
+            None => "all memory copied".into(),
         };
-        let frozen = frozen.map_err(Failure::from)?;
-        let place = host_call.map(|name| format!("frozen in the host call {name}"));
-        let written = self.write_at_lowest_priority(frozen, &target, place);
-        let Written { stats, bytes } = self.setup.interrupt.end_clean_up(written)?;
-        let copied = match stats {
-            Some(stats) => format!("{} copied aside", report::count(stats.copied_pages, "page"),),
-            None => "memory copied".into(),
-        };
-        Ok(format!(
-            "{}: snapshot {}: pause {:.3} ms, {copied}, {} in {:.2} s",
-            target.path.display(),
+        Ok(self.line(&path, taken.pause, &how, bytes, start))
+    }
+
+    fn line(&self, path: &str, pause: Duration, how: &str, bytes: u64, start: Instant) -> String {
+        format!(
+            "{path}: snapshot {}: pause {:.3} ms, {how}, {} in {:.2} s",
             self.count,
             pause.as_secs_f64() * 1e3,
             report::bytes(bytes),
             start.elapsed().as_secs_f64(),
-        ))
+        )
+    }
+
+    /// Offers a way to freeze the guest, and waits until its thread has taken it.
+    ///
+    /// # Errors
+    /// Returns an error if the guest has ended.
+    fn offer(&self, offer: Offer) -> Result<Taken, Failure> {
+        self.setup.exchange.offer(offer);
+        self.wait().ok_or_else(|| Failure::new(format_args!("{} has ended", self.setup.name)))
     }
 
     /// Protects the memory, or decides that it must be copied.
-    fn prepare(&mut self) -> Result<Offer, Failure> {
+    fn prepare(&mut self) -> Offer {
         if !self.is_copying {
             match self.protect() {
-                Ok(preparation) => return Ok(Offer::Protected(preparation)),
+                Ok(preparation) => return Offer::Protected(preparation),
                 Err(error) => {
                     self.is_copying = true;
                     report::line(&format!(
-                        "snapshots stop the guest while its memory is copied, because the memory cannot be protected: \
+                        "the guest stands still while its memory is copied, because the memory cannot be protected: \
                          {error}"
                     ));
                 }
             }
         }
-        Ok(Offer::Copy(self.setup.copy_limit.0))
+        Offer::Copy(self.setup.copy_limit.0)
+    }
+
+    /// Returns the offer to dump the guest on its own thread, if it has too much memory to copy.
+    fn stop(&self, target: Target) -> Offer {
+        let setup = self.setup.clone();
+        Offer::Stop(Box::new(move |mut dump, host_call| {
+            setup.complete(&mut dump, Vec::new(), host_call);
+            setup.write(&dump, &target, 0)
+        }))
     }
 
     fn protect(&self) -> corestream::Result<Preparation> {
@@ -202,64 +233,63 @@ impl SnapshotThread {
         &self,
         frozen: Frozen,
         target: &Target,
-        place: Option<String>,
-    ) -> Result<Written, Failure> {
-        thread::scope(|scope| {
-            let write = move || {
+        host_call: Option<&'static str>,
+    ) -> Result<(Option<SnapshotStats>, u64), Failure> {
+        let (mut dump, snapshot, notes) = match frozen {
+            Frozen::Protected(mut frozen) => {
+                let dump = std::mem::take(&mut frozen.snapshot.dump);
+                (dump, Some(frozen.snapshot), frozen.notes)
+            }
+            Frozen::Copied(dump) => (dump, None, Vec::new()),
+            Frozen::Written(written) => return Ok((None, written?)),
+        };
+        self.setup.complete(&mut dump, notes, host_call);
+        let bytes = thread::scope(|scope| {
+            let write = || {
                 // Without a lower priority, the dump disturbs the guest more.
                 let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
-                self.write(frozen, target, place)
+                // One core is left to the guest.
+                self.setup.write(&dump, target, 1)
             };
             let thread = thread::Builder::new().spawn_scoped(scope, write);
             let failed = |error| Failure::new(format!("cannot start a thread: {error}"));
             let result = thread.map_err(failed)?.join();
             result.unwrap_or_else(|_| Err(Failure::new("the thread that dumps has failed")))
-        })
+        })?;
+        // The dump is complete, whatever happens to the snapshot now.
+        let stats = snapshot.as_ref().map(corestream::snapshot::Snapshot::stats);
+        Ok((stats, bytes))
     }
+}
 
-    fn write(
-        &self,
-        frozen: Frozen,
-        target: &Target,
-        place: Option<String>,
-    ) -> Result<Written, Failure> {
-        let (mut dump, snapshot) = match frozen {
-            Frozen::Protected(mut frozen) => {
-                let dump = std::mem::take(&mut frozen.snapshot.dump);
-                (dump, Some(frozen.snapshot))
-            }
-            Frozen::Copied(dump) => (dump, None),
-        };
-        self.complete(&mut dump, place);
-        let threads = thread::available_parallelism().map_or(1, |cores| cores.get());
-        let dumper = Dumper::new().threads(threads.saturating_sub(1).max(1));
-        let plan = dumper.cancel(self.setup.interrupt.cancel()).plan(&dump)?;
-        let progress = ProgressDisplay::start(ProgressMode::Never, target.output.name());
-        let (timeout, interrupt) = (self.setup.write_timeout, &self.setup.interrupt);
-        dump::write(&plan, &target.output, timeout, interrupt, &progress)?;
-        progress.finish();
-        let bytes = plan.len();
-        let stats = snapshot.map(corestream::snapshot::Snapshot::finish).transpose()?;
-        Ok(Written { stats, bytes })
-    }
-
+impl Setup {
     /// Adds what the guest's thread had no time for.
-    fn complete(&self, dump: &mut CoreDump<'_>, place: Option<String>) {
+    fn complete(
+        &self,
+        dump: &mut CoreDump<'_>,
+        mut notes: Vec<Note>,
+        host_call: Option<&'static str>,
+    ) {
+        self.exchange.place_shared(dump, &mut notes);
         for thread in &mut dump.threads {
-            thread.frames.retain(|frame| frame.function < self.setup.first_added);
+            thread.frames.retain(|frame| frame.function < self.first_added);
             // `run` has only one instance.
             for frame in &mut thread.frames {
                 frame.instance = frame.instance.or(Some(InstanceIndex(0)));
             }
         }
-        dump.notes.extend(place);
+        dump.notes.extend(host_call.map(|name| format!("frozen in the host call {name}")));
+        dump.notes.extend(notes.iter().map(cause::note));
     }
-}
 
-/// A written dump.
-struct Written {
-    /// The cost of the snapshot, or `None` if the memory was copied.
-    stats: Option<SnapshotStats>,
-    /// The length of the dump.
-    bytes: u64,
+    /// Writes a dump, with threads for all cores but `spared` ones. Returns its length.
+    fn write(&self, dump: &CoreDump<'_>, target: &Target, spared: usize) -> Result<u64, Failure> {
+        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+        let dumper = Dumper::new().threads(cores.saturating_sub(spared).max(1));
+        let plan = dumper.cancel(self.interrupt.cancel()).plan(dump)?;
+        let progress = ProgressDisplay::start(ProgressMode::Never, target.output.name());
+        dump::write(&plan, &target.output, self.write_timeout, &self.interrupt, &progress)?;
+        progress.finish();
+        Ok(plan.len())
+    }
 }

@@ -1,15 +1,17 @@
 //! The exchange between the snapshot thread and the guest's thread: an offer, and the frozen guest in return.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use corestream::CoreDump;
 use corestream::snapshot::{self, Preparation};
-use corestream_wasmtime::Capture;
+use corestream_wasmtime::{Capture, Note};
 use wasmtime::{AsContextMut, Engine};
 
+use crate::report::Failure;
 use crate::run::host_state::{HostState, SnapshotPoint};
+use crate::run::shared;
 
 /// The interval at which the guest's thread is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -20,12 +22,19 @@ pub enum Offer {
     Protected(Preparation),
     /// Its memory is copied, at most this many bytes.
     Copy(u64),
+    /// It stands still until this function has dumped it. The function gets the host call in which the guest waits, and
+    /// returns the length of the dump.
+    Stop(Box<DumpFunction>),
 }
+
+type DumpFunction = dyn FnOnce(CoreDump<'_>, Option<&'static str>) -> Result<u64, Failure> + Send;
 
 /// The frozen guest.
 pub enum Frozen {
     Protected(corestream_wasmtime::Frozen),
     Copied(CoreDump<'static>),
+    /// It was dumped on its own thread. The length of the dump.
+    Written(Result<u64, Failure>),
 }
 
 /// What the guest's thread did with an offer.
@@ -48,6 +57,8 @@ pub enum Wait {
 /// The exchange. Both threads share it.
 pub struct Exchange {
     engine: Engine,
+    /// The shared memories of the guest, once it is instantiated.
+    shared: OnceLock<shared::Memories>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -65,7 +76,8 @@ struct State {
 
 impl Exchange {
     pub fn new(engine: Engine) -> Self {
-        Self { engine, state: Mutex::default(), changed: Condvar::new() }
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self { engine, shared: OnceLock::new(), state, changed }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,12 +159,27 @@ impl Exchange {
             Offer::Copy(limit) => {
                 snapshot::copy(capture.live(&mut store).dump, limit).map(Frozen::Copied)
             }
+            Offer::Stop(dump) => {
+                Ok(Frozen::Written(dump(capture.live(&mut store).dump, host_call)))
+            }
         };
         let pause = start.elapsed();
         let mut state = self.state();
         state.is_freezing = false;
         state.taken = Some(Taken { frozen, pause, host_call });
         self.changed.notify_all();
+    }
+
+    /// Sets the shared memories of the guest. Only the first call has an effect.
+    pub fn set_shared(&self, shared: shared::Memories) {
+        let _ = self.shared.set(shared);
+    }
+
+    /// Sets the memory indices in a dump that the library could not determine.
+    pub fn place_shared(&self, dump: &mut CoreDump<'_>, notes: &mut Vec<Note>) {
+        if let Some(shared) = self.shared.get() {
+            shared.place(dump, notes);
+        }
     }
 
     /// Declares that the guest has ended.

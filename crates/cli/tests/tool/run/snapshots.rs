@@ -15,7 +15,7 @@ use super::{directory, run as tool};
 use crate::environment::require;
 use crate::receiver::Receiver;
 use crate::tool::{names, stderr, tool_path};
-use crate::waiting;
+use crate::{strace, waiting};
 
 /// Returns whether memory can be protected here.
 fn probe() -> Result<(), String> {
@@ -331,6 +331,48 @@ fn a_signal_during_a_snapshot_ends_the_tool() {
     assert!(line.starts_with("corestream: stopped by SIGTERM"), "{line}");
     assert_eq!(waiting::exit(&mut guest.child).code(), Some(143));
     assert_eq!(names(guest.directory.path()), ["g1", "guest.wat"]);
+}
+
+/// Without `PAGEMAP_SCAN`, memory cannot be protected.
+#[test]
+fn copies_or_stops_the_guest_if_its_memory_cannot_be_protected() {
+    require!(strace);
+    for (limit, how) in [("64MiB", "all memory copied"), ("1MiB", "the guest stood still")] {
+        let directory = directory("guest.wat", READS);
+        let log = directory.path().join("log");
+        let mut command = strace::traced(&log, "ioctl", &["ioctl:error=ENOTTY".into()]);
+        command.arg(tool_path()).current_dir(directory.path());
+        command.args(["run", "guest.wat", "--snapshot-on", "USR1", "--copy-limit", limit]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // The tool is the child of strace.
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let tool =
+            || fs::read_to_string(&children).unwrap().split_whitespace().next()?.parse().ok();
+        let is_waiting = |tool: i32| {
+            let status = fs::read_to_string(format!("/proc/{tool}/status")).unwrap_or_default();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+            mask & 1 << (Signal::USR1.as_raw() - 1) != 0 && status.contains("State:\tS")
+        };
+        waiting::wait_until(|| tool().is_some_and(is_waiting));
+        kill_process(Pid::from_raw(tool().unwrap()).unwrap(), Signal::USR1).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        assert!(
+            line.starts_with("corestream: the guest stands still while its memory is copied"),
+            "{line}"
+        );
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains(": snapshot 1: pause ") && line.contains(how), "{line}");
+        let path = directory.path().join("guest.wat.1.core");
+        assert_eq!(check(&path), 5000);
+        let dump = CoreDumpFile::open(&path).unwrap();
+        let notes: Vec<_> = dump.notes().map(|note| note.unwrap()).collect();
+        assert!(notes.iter().any(|note| note == "frozen in the host call fd_read"), "{notes:?}");
+        drop(child.stdin.take());
+        assert_eq!(waiting::exit(&mut child).code(), Some(0));
+    }
 }
 
 #[test]
