@@ -165,7 +165,8 @@ impl Copies {
     fn home(&self, page: u64) -> usize {
         // Fibonacci hashing: the high bits of a product with 2^64 divided by the golden ratio are well distributed.
         let shift = u64::BITS - self.table.len().trailing_zeros();
-        (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize & (self.table.len() - 1)
+        // The shifted product is below the length of the table.
+        usize::try_from(page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift).unwrap_or(0)
     }
 }
 

@@ -122,6 +122,11 @@ impl Engine {
         pages.start * self.page_size..pages.end * self.page_size
     }
 
+    /// Returns the page numbers of addresses of whole pages.
+    pub(super) fn pages(&self, addresses: &Range<u64>) -> Range<u64> {
+        addresses.start / self.page_size..addresses.end / self.page_size
+    }
+
     /// Splits page numbers into steps.
     pub(super) fn steps(&self, pages: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let step = (STEP_BYTES / self.page_size).max(1);

@@ -14,7 +14,7 @@ pub(super) fn find_mismatch(engine: &Engine, tracked: &TrackedPages, state: &Sta
         let mut mismatch = None;
         // Pages that are no longer reported, because they were discarded, are not found.
         let scanned = tracked.scan(engine.addresses(&memory.pages), |found, is_written| {
-            let pages = found.start / engine.page_size()..found.end / engine.page_size();
+            let pages = engine.pages(&found);
             let differs = |page: &u64| {
                 let index = memory.index(*page);
                 memory.present.contains(index) && memory.open.contains(index) != is_written

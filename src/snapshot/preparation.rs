@@ -105,6 +105,12 @@ impl SnapshotOptions {
         let mut pages = Vec::new();
         let mut whole = Vec::new();
         for (i, memory) in memories.iter().enumerate() {
+            if memory.address() % page_size != 0 {
+                let message = format!(
+                    "memory {i}: cannot protect the memory: it does not start at a page boundary"
+                );
+                return Err(Error::new(ErrorKind::Image, message));
+            }
             let numbers = page_numbers(*memory, page_size);
             let (numbers, data) = register(&uffd, &tracked, numbers, page_size)
                 .map_err(|error| error.at(format_args!("memory {i}")))?;
@@ -160,7 +166,7 @@ impl Preparation {
                 self.protect(&addresses)?;
                 // Pages that became present after the protection are found at the freeze.
                 let scanned = self.tracked.scan(addresses, |found, is_written| {
-                    let numbers = found.start / engine.page_size()..found.end / engine.page_size();
+                    let numbers = engine.pages(&found);
                     let mut state = engine.state();
                     let memory = &mut state.memories[i];
                     let indices = memory.index(numbers.start)..memory.index(numbers.end);
@@ -330,7 +336,7 @@ impl Preparation {
                 let end = end.min(memory.len());
                 let addresses = engine.addresses(&memory.numbers(&(start..end)));
                 let scanned = self.tracked.scan(addresses, |found, is_written| {
-                    let numbers = found.start / engine.page_size()..found.end / engine.page_size();
+                    let numbers = engine.pages(&found);
                     let indices = memory.index(numbers.start)..memory.index(numbers.end);
                     let mut at = indices.start;
                     while at < indices.end {

@@ -154,7 +154,8 @@ impl Userfaultfd {
                 result => break result?,
             }
         };
-        let count = read / mem::size_of::<RawMessage>();
+        // A read returns whole messages.
+        let count = read.checked_div(mem::size_of::<RawMessage>()).unwrap_or(0);
         for message in buffer.iter().take(count) {
             on_message(match message.event {
                 PAGEFAULT => Message::Write { address: message.argument[1] },
