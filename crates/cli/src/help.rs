@@ -57,7 +57,7 @@ const RUN: &[Example] = &[
     ),
     example(
         "Run a guest, and dump it at each SIGUSR1 while it runs on:",
-        &["corestream run server.wasm --snapshot-on USR1 -o '%n.%c.core'"],
+        &["corestream run guest.wasm --snapshot-on USR1 -o '%n.%c.core'"],
     ),
     example(
         "Run a guest, and debug it in LLDB if it traps:",

@@ -47,6 +47,7 @@ pub struct Taken {
 }
 
 /// The result of [`Exchange::wait`].
+#[allow(clippy::large_enum_variant, reason = "one value per snapshot")]
 pub enum Wait {
     Taken(Taken),
     /// The guest has ended before it took the offer.

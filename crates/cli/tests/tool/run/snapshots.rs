@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use corestream::snapshot::{Faults, LiveMemory, SnapshotOptions};
-use corestream::{CoreDumpFile, GlobalValue};
+use corestream::{CoreDumpFile, GlobalValue, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -170,6 +170,48 @@ fn dumps_a_running_guest_on_each_signal() {
     drop(dump);
     assert_eq!(names(guest.directory.path()).len(), 6);
     guest.stop();
+}
+
+/// A global that is not exported, a memory with 64-bit addresses, and a function that waits for nobody.
+const WAITS: &str = r#"(module
+    (memory 1 1 shared)
+    (memory i64 1)
+    (global $g (mut i64) (i64.const -7))
+    (func $wait (param $x i32) (result i32)
+        (i64.store 1 (i64.const 8) (i64.const 77))
+        (memory.atomic.wait32 0 (i32.const 0) (i32.const 0) (i64.const -1)))
+    (func (export "_start") (drop (call $wait (i32.const 5)))))"#;
+
+#[test]
+fn dumps_locals_shared_memories_and_a_guest_in_an_atomic_wait() {
+    require!("userfaultfd", probe());
+    for locals in [false, true] {
+        let locals_option = if locals { &["--locals"][..] } else { &[] };
+        let args = [&["--snapshot-on", "USR1", "-o", "g.core"], locals_option].concat();
+        let mut guest = Guest::start(WAITS, &args);
+        waiting::wait_until(|| waiting::is_asleep(&guest.child));
+        let line = guest.snapshot();
+        assert!(line.contains("g.1.core: snapshot 1: pause "), "{line}");
+        let dump = CoreDumpFile::open(guest.path("g.1.core")).unwrap();
+        let thread = dump.threads().next().unwrap().unwrap();
+        let frames: Vec<_> = thread.frames().map(|frame| frame.unwrap()).collect();
+        assert!(frames.iter().map(|frame| frame.function).eq([0, 1]), "{frames:?}");
+        assert!(frames.iter().all(|frame| frame.instance == Some(0.into())));
+        let expected = if locals { &[Value::I32(5)][..] } else { &[] };
+        assert_eq!(frames[0].locals, expected);
+        let memories: Vec<_> = (0..2).map(|i| dump.memory(i.into()).unwrap()).collect();
+        assert_eq!(
+            memories.iter().map(|m| m.coverage().changing).collect::<Vec<_>>(),
+            [true, false]
+        );
+        let mut bytes = [0; 8];
+        memories[1].read(8, &mut bytes).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), 77);
+        let instance = dump.instances().next().unwrap().unwrap();
+        assert_eq!(instance.memories, [Some(0.into()), Some(1.into())]);
+        assert_eq!(dump.globals().next().unwrap().unwrap().value, GlobalValue::I64(-7));
+        guest.stop();
+    }
 }
 
 #[test]
