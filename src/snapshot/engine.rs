@@ -166,8 +166,8 @@ impl Engine {
     fn unprotect(&self, pages: &Range<u64>, state: Option<&mut State>) {
         let Err(errno) = self.uffd.unprotect(&self.addresses(pages)) else { return };
         match state {
-            Some(state) => state.end(Some(failure_of(errno))),
-            None => self.state().end(Some(failure_of(errno))),
+            Some(state) => state.end(Some(Failure::of(errno))),
+            None => self.state().end(Some(Failure::of(errno))),
         }
         self.announce();
     }
@@ -413,15 +413,6 @@ impl State {
             }
         };
         Err(Error::new(ErrorKind::Image, message))
-    }
-}
-
-/// Returns the reason of a failed change of protection.
-pub(super) fn failure_of(errno: Errno) -> Failure {
-    match errno {
-        // A message about removed memory waits, or the mapping is gone.
-        Errno::AGAIN | Errno::NOENT | Errno::INVAL => Failure::Removed,
-        errno => Failure::Kernel(errno),
     }
 }
 

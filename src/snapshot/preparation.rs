@@ -14,12 +14,12 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::copies::Copies;
-use super::engine::{Engine, failure_of, snapshot_error};
+use super::engine::{Engine, snapshot_error};
 use super::frozen::FrozenMemory;
 use super::guard::Guard;
 use super::live_memory::LiveMemory;
 use super::options::{Faults, SnapshotOptions};
-use super::state::{Failure, MemoryPages, Phase, State};
+use super::state::{Failure, MemoryPages, State};
 use super::{Snapshot, SnapshotStats};
 use crate::arithmetic::exact;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,9 +30,6 @@ use crate::userfaultfd::{Delivery, Userfaultfd};
 
 /// The number of pages that are protected again under one lock.
 const REPROTECTED_PER_LOCK: usize = 32;
-/// At the freeze, dirty pages are copied aside one by one, unless this many are adjacent. One call protects adjacent
-/// pages in less time than copying them takes.
-const MIN_PROTECTED_RUN: usize = 8;
 /// The size in bytes of the blocks that are searched for new pages at the freeze unless they are complete.
 const BLOCK_BYTES: u64 = 2 << 20;
 
@@ -166,14 +163,11 @@ impl Preparation {
                 self.protect(&addresses)?;
                 // Pages that became present after the protection are found at the freeze.
                 let scanned = self.tracked.scan(addresses, |found, is_written| {
-                    let numbers = engine.pages(&found);
                     let mut state = engine.state();
-                    let memory = &mut state.memories[i];
+                    let numbers = engine.pages(&found);
+                    let memory = &state.memories[i];
                     let indices = memory.index(numbers.start)..memory.index(numbers.end);
-                    memory.present.insert(indices.clone());
-                    if is_written {
-                        memory.open.insert(indices);
-                    }
+                    state.add_pages(i, indices, is_written);
                 });
                 scanned.map_err(|errno| snapshot_error("PAGEMAP_SCAN failed", errno))?;
             }
@@ -184,7 +178,7 @@ impl Preparation {
     fn protect(&self, addresses: &Range<u64>) -> Result<()> {
         let result = self.engine().userfaultfd().protect(addresses);
         result.or_else(|errno| {
-            self.engine().fail(failure_of(errno));
+            self.engine().fail(Failure::of(errno));
             self.engine().state().check()
         })
     }
@@ -206,27 +200,15 @@ impl Preparation {
     pub fn protect_again(&self) -> Result<u64> {
         let engine = self.engine();
         for i in 0..self.memories.len() {
-            let mut at = 0;
-            loop {
+            let mut next = Some(0);
+            while let Some(at) = next {
                 let mut state = engine.state();
                 state.check()?;
-                let mut left = REPROTECTED_PER_LOCK;
-                while left > 0
-                    && let Some(run) = state.next_open(i, at)
-                {
-                    let run = run.start..run.end.min(run.start + left);
-                    let numbers = state.memories[i].numbers(&run);
-                    if let Err(errno) = engine.userfaultfd().protect(&engine.addresses(&numbers)) {
-                        state.end(Some(failure_of(errno)));
-                        return state.check().map(|()| 0);
-                    }
-                    state.memories[i].open.remove(run.clone());
-                    left -= run.len();
-                    at = run.end;
-                }
-                if left > 0 {
-                    break;
-                }
+                let protect = |pages: &_| engine.userfaultfd().protect(&engine.addresses(pages));
+                next = match state.protect_again(i, at, REPROTECTED_PER_LOCK, protect) {
+                    Ok(next) => next,
+                    Err(errno) => return Err(snapshot_error("cannot protect memory", errno)),
+                };
             }
         }
         Ok(self.dirty_pages())
@@ -257,8 +239,7 @@ impl Preparation {
             let prepared = self.memories.iter().position(|m| std::ptr::eq(m.start(), address));
             lens.push(prepared.map(|prepared| (prepared, len)));
         }
-        let mut protected_again = 0;
-        let copied;
+        let (protected_again, copied);
         {
             let engine = guard.engine();
             let mut state = engine.state();
@@ -267,9 +248,10 @@ impl Preparation {
                 self.extend(&mut state, *prepared, *len)?;
             }
             self.add_new_pages(&mut state)?;
-            self.settle_dirty_pages(&mut state, &mut protected_again)?;
+            let protect = |pages: &_| engine.userfaultfd().protect(&engine.addresses(pages));
+            let frozen = state.freeze(engine.reader(), protect);
+            protected_again = frozen.map_err(|e| snapshot_error("cannot protect memory", e))?;
             copied = state.copies.len() as u64;
-            state.phase = Phase::Frozen;
             debug_assert_eq!(self.tracked_mismatch(&state), None);
         }
         let freeze_time = start.elapsed();
@@ -321,11 +303,13 @@ impl Preparation {
     fn add_new_pages(&self, state: &mut State) -> Result<()> {
         let engine = self.engine();
         let block = to_index(BLOCK_BYTES / engine.page_size()).max(1);
-        for memory in &mut state.memories {
+        for i in 0..state.memories.len() {
+            let memory = &state.memories[i];
             // Blocks begin at multiples of their size.
             let skew = to_index(memory.pages.start % block as u64);
             let mut at = 0;
-            while let Some(missing) = next_missing(memory, at) {
+            while let Some(missing) = next_missing(&state.memories[i], at) {
+                let memory = &state.memories[i];
                 // From the start of the block of the first missing page to the end of the last incomplete block.
                 let start = (missing + skew) / block * block;
                 let start = start.saturating_sub(skew).max(at);
@@ -337,53 +321,12 @@ impl Preparation {
                 let addresses = engine.addresses(&memory.numbers(&(start..end)));
                 let scanned = self.tracked.scan(addresses, |found, is_written| {
                     let numbers = engine.pages(&found);
+                    let memory = &state.memories[i];
                     let indices = memory.index(numbers.start)..memory.index(numbers.end);
-                    let mut at = indices.start;
-                    while at < indices.end {
-                        at = memory.present.next_out(at, indices.end);
-                        let next = memory.present.next_in(at, indices.end).unwrap_or(indices.end);
-                        memory.present.insert(at..next);
-                        if is_written {
-                            memory.open.insert(at..next);
-                        }
-                        at = next;
-                    }
+                    state.add_pages(i, indices, is_written);
                 });
                 scanned.map_err(|errno| snapshot_error("PAGEMAP_SCAN failed", errno))?;
                 at = end;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies the dirty pages aside, or protects them again. The guest is stopped.
-    fn settle_dirty_pages(&self, state: &mut State, protected_again: &mut u64) -> Result<()> {
-        let engine = self.engine();
-        let dirty: usize = state.memories.iter().map(|memory| memory.open.len()).sum();
-        // Half of the room stays free for the writes after the freeze.
-        let copies = dirty <= state.copies.room() / 2;
-        for i in 0..state.memories.len() {
-            let mut at = 0;
-            while let Some(run) = state.next_open(i, at) {
-                at = run.end;
-                let numbers = state.memories[i].numbers(&run);
-                if copies && run.len() < MIN_PROTECTED_RUN {
-                    for page in numbers {
-                        if !state.copy(i, page, engine.reader()) {
-                            return Err(Error::out_of_memory(
-                                "room for the copied pages of a snapshot",
-                            ));
-                        }
-                    }
-                    continue;
-                }
-                let protected = engine.userfaultfd().protect(&engine.addresses(&numbers));
-                protected.map_err(|errno| {
-                    state.end(Some(failure_of(errno)));
-                    snapshot_error("cannot protect memory", errno)
-                })?;
-                state.memories[i].open.remove(run.clone());
-                *protected_again += run.len() as u64;
             }
         }
         Ok(())
@@ -474,12 +417,4 @@ fn register(
 pub(super) fn live_extents() -> Result<ExtentFinder> {
     let options = ExtentOptions { trust_holes: true, method: None, mappings: None };
     ExtentFinder::new(options, true)
-}
-
-impl Failure {
-    /// Returns whether the memory itself is in order, so that another snapshot of it may succeed.
-    #[cfg(test)]
-    pub(super) fn is_of_limit(self) -> bool {
-        self == Self::CopyLimit
-    }
 }

@@ -37,6 +37,8 @@
 
 use std::ops::Range;
 
+use rustix::io::Errno;
+
 use super::bitmap::Bitmap;
 use super::copies::Copies;
 use super::options::AtLimit;
@@ -44,6 +46,10 @@ use crate::error::Result;
 
 /// The maximum number of pages that one fault releases, when a thread writes pages one after the other.
 const MAX_PAGES_PER_FAULT: u64 = 64;
+
+/// At the freeze, dirty pages are copied aside one by one, unless this many are adjacent. One call protects adjacent
+/// pages in less time than copying them takes.
+const MIN_PROTECTED_RUN: usize = 8;
 
 /// Reads pages of the live memory.
 pub(super) trait PageReader {
@@ -70,9 +76,20 @@ pub(super) enum Failure {
     /// Memory was unmapped, moved or discarded.
     Removed,
     /// The kernel refused to change a protection.
-    Kernel(rustix::io::Errno),
+    Kernel(Errno),
     /// The thread that handles faults has ended.
     HandlerDied,
+}
+
+impl Failure {
+    /// Returns the reason of a failed change of protection.
+    pub(super) fn of(errno: Errno) -> Self {
+        match errno {
+            // A message about removed memory waits, or the mapping is gone.
+            Errno::AGAIN | Errno::NOENT | Errno::INVAL => Self::Removed,
+            errno => Self::Kernel(errno),
+        }
+    }
 }
 
 /// What to do about a fault.
@@ -204,6 +221,80 @@ impl State {
         self.memories.iter().position(|memory| memory.pages.contains(&page))
     }
 
+    /// Records pages of a memory that a scan has found populated, by index. `is_written` says whether they are writable.
+    /// Pages that are known already stay as they are.
+    pub(super) fn add_pages(&mut self, memory: usize, indices: Range<usize>, is_written: bool) {
+        let memory = &mut self.memories[memory];
+        let mut at = indices.start;
+        while at < indices.end {
+            at = memory.present.next_out(at, indices.end);
+            let next = memory.present.next_in(at, indices.end).unwrap_or(indices.end);
+            memory.present.insert(at..next);
+            if is_written {
+                memory.open.insert(at..next);
+            }
+            at = next;
+        }
+    }
+
+    /// Protects dirty pages of a memory again, from the index `at` on and at most `most` pages. Returns the index after
+    /// the last one, or `None` if there are no others.
+    ///
+    /// # Errors
+    /// Returns an error of `protect`. The snapshot has ended then.
+    pub(super) fn protect_again(
+        &mut self,
+        memory: usize,
+        mut at: usize,
+        most: usize,
+        mut protect: impl FnMut(&Range<u64>) -> Result<(), Errno>,
+    ) -> Result<Option<usize>, Errno> {
+        let mut left = most;
+        while left > 0 {
+            let Some(run) = self.next_open(memory, at) else { return Ok(None) };
+            let run = run.start..run.end.min(run.start + left);
+            let numbers = self.memories[memory].numbers(&run);
+            protect(&numbers).inspect_err(|errno| self.end(Some(Failure::of(*errno))))?;
+            self.memories[memory].open.remove(run.clone());
+            left -= run.len();
+            at = run.end;
+        }
+        Ok(Some(at))
+    }
+
+    /// Fixes the view of a stopped guest: copies dirty pages aside, or protects them again if many are adjacent or the
+    /// room for copies is short. Returns the number of pages that it has protected.
+    ///
+    /// # Errors
+    /// Returns an error of `protect`. The snapshot has ended then.
+    pub(super) fn freeze(
+        &mut self,
+        reader: &impl PageReader,
+        mut protect: impl FnMut(&Range<u64>) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        let dirty: usize = self.memories.iter().map(|memory| memory.open.len()).sum();
+        // Half of the room stays free for the writes after the freeze.
+        let has_room = dirty <= self.copies.room() / 2;
+        let mut protected = 0;
+        for memory in 0..self.memories.len() {
+            let mut at = 0;
+            while let Some(run) = self.next_open(memory, at) {
+                at = run.end;
+                let numbers = self.memories[memory].numbers(&run);
+                let is_copied = has_room
+                    && run.len() < MIN_PROTECTED_RUN
+                    && numbers.clone().all(|page| self.copy(memory, page, reader));
+                if !is_copied {
+                    protect(&numbers).inspect_err(|errno| self.end(Some(Failure::of(*errno))))?;
+                    self.memories[memory].open.remove(run.clone());
+                    protected += run.len() as u64;
+                }
+            }
+        }
+        self.phase = Phase::Frozen;
+        Ok(protected)
+    }
+
     /// Returns the next run of open pages of a memory at or after the index `at`.
     pub(super) fn next_open(&self, memory: usize, at: usize) -> Option<Range<usize>> {
         let memory = &self.memories[memory];
@@ -279,7 +370,7 @@ impl State {
     }
 
     /// Copies a protected or dirty page aside and marks it as open. Returns `false` if there is no room.
-    pub(super) fn copy(&mut self, memory: usize, page: u64, reader: &impl PageReader) -> bool {
+    fn copy(&mut self, memory: usize, page: u64, reader: &impl PageReader) -> bool {
         let Some(room) = self.copies.add(page) else { return false };
         reader.read(page, room);
         let pages = &mut self.memories[memory];
@@ -339,3 +430,6 @@ impl State {
         Some(pages.numbers(&indices))
     }
 }
+
+#[cfg(test)]
+mod tests;
