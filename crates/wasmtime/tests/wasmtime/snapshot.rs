@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use corestream::snapshot::{Preparation, SnapshotOptions};
-use corestream::{Dumper, GlobalValue};
+use corestream::{Dumper, ErrorKind, GlobalValue, snapshot};
 use corestream_wasmtime::{Capture, Frozen, HostMemories};
-use wasmtime::{Caller, Config, Engine, Instance, Linker, Module, Store};
+use wasmtime::{Caller, Config, Engine, Instance, Linker, Module, Store, UpdateDeadline};
 
 use crate::common::decode;
 use crate::environment;
@@ -81,7 +81,7 @@ fn prepare_live_memories(caller: &mut Caller<'_, Host>) -> corestream::Result<Pr
 }
 
 /// Freezes the guest at the end of a round, and dumps it on another thread once the guest has overwritten its memory.
-fn snapshot(config: &mut Config, memories: Arc<HostMemories>, prepare: Prepare) {
+fn take(config: &mut Config, memories: Arc<HostMemories>, prepare: Prepare) {
     let engine = Engine::new(config).unwrap();
     let mut linker = Linker::new(&engine);
     let tick = |mut caller: Caller<'_, Host>| {
@@ -139,11 +139,137 @@ fn dumps_host_memories_while_the_guest_runs_and_grows() {
     let memories = Arc::new(HostMemories::new());
     let mut config = config();
     config.with_host_memory(memories.clone()).memory_init_cow(false);
-    snapshot(&mut config, memories, prepare_host_memories);
+    take(&mut config, memories, prepare_host_memories);
 }
 
 #[test]
 fn dumps_memories_of_the_engine_while_the_guest_runs_and_grows() {
     environment::require!("userfaultfd", probe());
-    snapshot(&mut config(), Arc::default(), prepare_live_memories);
+    take(&mut config(), Arc::default(), prepare_live_memories);
+}
+
+#[test]
+fn freezes_at_an_epoch_deadline() {
+    environment::require!("userfaultfd", probe());
+    let memories = Arc::new(HostMemories::new());
+    let mut config = config();
+    config.with_host_memory(memories.clone()).memory_init_cow(false).epoch_interruption(true);
+    let engine = Engine::new(&config).unwrap();
+    let text = r#"(module (memory (export "memory") 1)
+        (func (export "run") (param i32)
+            (loop $wait (br_if $wait (i32.eqz (i32.load8_u (i32.const 12)))))
+            (i32.store (i32.const 8) (local.get 0))))"#;
+    let module = Module::new(&engine, text).unwrap();
+    let mut store = Store::new(&engine, None::<Frozen>);
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |mut context| {
+        // SAFETY: no system call writes to the memories, and nothing discards them.
+        let prepared = unsafe { memories.prepare(&SnapshotOptions::new()) }?;
+        let capture = Capture::new("epoch").instances([instance]);
+        let frozen = capture.freeze(&mut context, prepared)?;
+        *context.data_mut() = Some(frozen);
+        // The guest leaves its loop when it reads this number.
+        let memory = instance.get_memory(&mut context, "memory").unwrap();
+        memory.write(&mut context, 12, &[1])?;
+        Ok(UpdateDeadline::Continue(1_000_000))
+    });
+    engine.increment_epoch();
+    let run = instance.get_typed_func::<i32, ()>(&mut store, "run").unwrap();
+    run.call(&mut store, 7).unwrap();
+    let frozen = store.data_mut().take().unwrap();
+    let core = thread::spawn(move || Dumper::new().plan(&frozen.snapshot.dump).unwrap().to_vec());
+    let core = core.join().unwrap().unwrap();
+    let decoded = decode(&core);
+    // The host and the guest wrote after the freeze.
+    assert_eq!(decoded.contents(0, 65_536)[8..13], [0; 5]);
+    assert_eq!(decoded.threads[0].1.len(), 1);
+}
+
+#[test]
+fn the_dump_outlives_a_trap_and_the_store() {
+    environment::require!("userfaultfd", probe());
+    let memories = Arc::new(HostMemories::new());
+    let mut config = config();
+    config.with_host_memory(memories.clone()).memory_init_cow(false);
+    let engine = Engine::new(&config).unwrap();
+    let text = r#"(module (memory (export "memory") 1) (data (i32.const 5) "old")
+        (func (export "run") (i32.store (i32.const 5) (i32.const 0)) unreachable))"#;
+    let module = Module::new(&engine, text).unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    // SAFETY: no system call writes to the memories, and nothing discards them.
+    let prepared = unsafe { memories.prepare(&SnapshotOptions::new()) }.unwrap();
+    let capture = Capture::new("trap").instances([instance]);
+    let frozen = capture.freeze(&mut store, prepared).unwrap();
+    let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+    run.call(&mut store, ()).unwrap_err();
+    store.into_data();
+    let core = Dumper::new().plan(&frozen.snapshot.dump).unwrap().to_vec().unwrap();
+    frozen.snapshot.finish().unwrap();
+    assert_eq!(decode(&core).contents(0, 65_536)[5..8], *b"old");
+}
+
+#[test]
+fn refuses_a_memory_that_is_mapped_from_a_file_and_copies_it() {
+    environment::require!("userfaultfd", probe());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("module.cwasm");
+    let engine = Engine::new(&config()).unwrap();
+    let data = "x".repeat(65_536);
+    let text = format!(r#"(module (memory (export "memory") 2) (data (i32.const 0) "{data}"))"#);
+    let module = Module::new(&engine, text).unwrap();
+    std::fs::write(&path, module.serialize().unwrap()).unwrap();
+    // SAFETY: the file was serialized by this engine, and does not change.
+    let of_file = unsafe { Module::deserialize_file(&engine, &path) }.unwrap();
+    for (module, is_refused) in [(module, false), (of_file, true)] {
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let capture = Capture::new("image").instances([instance]);
+        let live = capture.live_memories(&mut store);
+        // SAFETY: the store outlives the preparation, and the guest does not run.
+        let result = unsafe { SnapshotOptions::new().prepare(&live) };
+        assert_eq!(result.is_err(), is_refused);
+        if let Err(error) = result {
+            assert_eq!(error.kind(), ErrorKind::Image);
+            let message = error.to_string();
+            assert!(message.contains("a private mapping of a file on disk"), "{message}");
+        }
+        let copy = snapshot::copy(capture.live(&mut store).dump, 1 << 20).unwrap();
+        let core = Dumper::new().plan(&copy).unwrap().to_vec().unwrap();
+        assert_eq!(decode(&core).contents(0, 131_072)[..65_536], *data.as_bytes());
+    }
+}
+
+#[test]
+fn shared_memories_are_not_frozen() {
+    environment::require!("userfaultfd", probe());
+    let engine = Engine::new(&config()).unwrap();
+    let text = r#"(module (memory (export "shared") 1 1 shared) (memory (export "own") 1))"#;
+    let module = Module::new(&engine, text).unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    let capture = Capture::new("shared").instances([instance]);
+    let live = capture.live_memories(&mut store);
+    assert_eq!(live.len(), 1);
+    // SAFETY: the store outlives the snapshot, and no system call writes to its memories.
+    let prepared = unsafe { SnapshotOptions::new().prepare(&live) }.unwrap();
+    let frozen = capture.freeze(&mut store, prepared).unwrap();
+    for (name, number) in [("shared", 2), ("own", 0)] {
+        let item = instance.get_export(&mut store, name).unwrap();
+        match item.into_shared_memory() {
+            Some(shared) => {
+                // SAFETY: no other thread uses the memory.
+                unsafe { shared.data()[0].get().write(number) }
+            }
+            None => instance.get_memory(&mut store, name).unwrap().data_mut(&mut store)[0] = 2,
+        }
+    }
+    let core = Dumper::new().plan(&frozen.snapshot.dump).unwrap().to_vec().unwrap();
+    frozen.snapshot.finish().unwrap();
+    let decoded = decode(&core);
+    let first: Vec<u8> = (0..2).map(|i| decoded.contents(i, 65_536)[0]).collect();
+    let expected: Vec<u8> =
+        decoded.memories.iter().map(|ty| if ty.shared { 2 } else { 0 }).collect();
+    assert_eq!(first, expected);
 }
