@@ -58,7 +58,7 @@ enum Message {
 }
 
 /// Returns an error if this machine cannot take snapshots.
-fn probe() -> corestream::Result<()> {
+pub fn probe() -> corestream::Result<()> {
     // SAFETY: there is no memory.
     unsafe { SnapshotOptions::new().prepare(&[]) }.map(drop)
 }
