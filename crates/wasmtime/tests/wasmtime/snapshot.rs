@@ -52,7 +52,7 @@ struct Host {
 
 /// A message to the thread that dumps.
 enum Message {
-    Frozen(Frozen),
+    Frozen(Box<Frozen>),
     /// The guest has overwritten the memory since the freeze.
     Overwritten,
 }
@@ -91,7 +91,7 @@ fn take(config: &mut Config, memories: Arc<HostMemories>, prepare: Prepare) {
             let prepare = caller.data().prepare;
             let prepared = prepare(&mut caller).unwrap();
             let frozen = capture(caller.data()).freeze(&mut caller, prepared).unwrap();
-            caller.data().to_dumper.send(Message::Frozen(frozen)).unwrap();
+            caller.data().to_dumper.send(Message::Frozen(Box::new(frozen))).unwrap();
         } else if round == FROZEN_ROUND + 1 {
             caller.data().to_dumper.send(Message::Overwritten).unwrap();
         }
