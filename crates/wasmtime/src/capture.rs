@@ -155,7 +155,7 @@ pub struct Capture<'w, T: 'static> {
     thread: String,
     max_frames: usize,
     instances: Vec<Instance>,
-    hints: ImportHints<'w, T>,
+    pub(super) hints: ImportHints<'w, T>,
     identities: Identities,
     recorder: Option<&'w FrameRecorder<T>>,
 }
@@ -403,7 +403,7 @@ impl<'w, T: 'static> Capture<'w, T> {
     }
 
     /// Takes the inventory without a core dump: all instances if Wasmtime lists them, or the added ones.
-    fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
+    pub(super) fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
         let mut instances = store.as_context_mut().debug_all_instances();
         let all = !instances.is_empty();
         if !all {

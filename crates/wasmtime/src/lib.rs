@@ -98,6 +98,21 @@
 //! # A guest that continues
 //! [`Capture::live`] captures a guest that did not trap: in a host function, at an epoch deadline or at a breakpoint.
 //! It does not change the store. The guest can continue whether or not the dump succeeded.
+//!
+//! # A guest that keeps running
+//! [`Capture::freeze`] fixes the guest at one moment and returns a [`Frozen`] guest, which another thread dumps while
+//! the guest runs. The module [`corestream::snapshot`] explains the cost and the deadlocks to avoid.
+//!
+//! - With [`HostMemories`] the memories never move, and a snapshot keeps them mapped even if the store is dropped. Turn
+//!   off [`Config::memory_init_cow`](wasmtime::Config::memory_init_cow).
+//! - Otherwise pass [`Capture::live_memories`] to the unsafe
+//!   [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare). Until the snapshot has ended, the
+//!   store must not be dropped, and no memory may grow beyond
+//!   [`Config::memory_reservation`](wasmtime::Config::memory_reservation), which would move it. A memory that a module
+//!   of [`Module::deserialize_file`](wasmtime::Module::deserialize_file) maps from its file is refused.
+//!   [`corestream::snapshot::copy`] copies such a guest.
+//!
+//! Shared memories are not frozen. The dump has their contents at the time of the dump.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]

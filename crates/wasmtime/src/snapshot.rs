@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use wasmtime::AsContextMut;
+use wasmtime::{AsContext, AsContextMut};
 
 use super::capture::{Capture, Captured};
+use super::inventory::AnyMemory;
 use super::note::Note;
 use corestream::Result;
-use corestream::snapshot::{Preparation, Snapshot};
+use corestream::snapshot::{LiveMemory, Preparation, Snapshot};
 
 /// A frozen guest, and notes on what is unknown. [`Capture::freeze`] returns it.
 #[must_use = "the snapshot ends when this is dropped"]
@@ -29,6 +30,43 @@ impl fmt::Debug for Frozen {
 }
 
 impl<T: 'static> Capture<'_, T> {
+    /// Returns the address and the current length of each unshared memory that [`live`](Self::live) would dump, for
+    /// [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare).
+    ///
+    /// Embedders that use [`HostMemories`](crate::HostMemories) do not need this. Shared memories are not listed: a
+    /// snapshot does not freeze them. It contains them as *changing*, with contents that other threads may have written
+    /// after the freeze.
+    ///
+    /// ```
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Engine, Instance, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let module = Module::new(&engine, r#"(module (memory (export "memory") 2))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// let memories = Capture::new("guest.wat").instances([instance]).live_memories(&mut store);
+    /// assert_eq!(memories.len(), 1);
+    /// assert_eq!(memories[0].len(), 131_072);
+    /// # Ok::<(), wasmtime::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// Panics if an instance or an item comes from another store.
+    pub fn live_memories(&self, store: &mut impl AsContextMut<Data = T>) -> Vec<LiveMemory> {
+        let mut inventory = self.reachable(&mut store.as_context_mut());
+        // Finding the imports adds the memories that the instances import.
+        inventory.spaces(&mut store.as_context_mut(), &self.hints, &mut Vec::new());
+        let store = store.as_context();
+        let unshared = inventory.memories.iter().filter_map(|item| match item {
+            AnyMemory::Unshared(memory) => Some(memory),
+            AnyMemory::Shared(_) => None,
+        });
+        unshared
+            .map(|memory| LiveMemory::new(memory.data_ptr(&store), memory.data_size(&store)))
+            .collect()
+    }
+
     /// Captures a guest as [`live`](Self::live) does, and freezes its memories. The guest may continue when this returns.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::thread;
 use corestream::GlobalValue;
 
 use crate::common::{Decoded, decode};
+use crate::environment;
 
 #[path = "../../examples/dump_on_trap.rs"]
 mod dump_on_trap;
@@ -14,6 +15,8 @@ mod dump_on_trap;
 mod dump_to_socket;
 #[path = "../../examples/live_dump.rs"]
 mod live_dump;
+#[path = "../../examples/snapshot.rs"]
+mod snapshot;
 
 /// Checks a dump of `orders.wat`.
 fn check_orders(decoded: &Decoded<'_>) {
@@ -56,4 +59,14 @@ fn dumps_a_live_guest() {
     assert_eq!(decoded.contents(0, 65_536)[8..12], 1275_i32.to_le_bytes());
     // The file exists now, so the second dump fails. The guest still runs to its end.
     assert_eq!(live_dump::live_dump(&path).unwrap(), 5050);
+}
+
+#[test]
+fn dumps_a_running_guest() {
+    environment::require!("userfaultfd", crate::snapshot::probe());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("count.core");
+    snapshot::snapshot(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    assert_eq!(decode(&bytes).contents(0, 65_536)[8..12], 50_i32.to_le_bytes());
 }

@@ -2,6 +2,8 @@
 
 #[path = "../../../../tests/common/mod.rs"]
 mod common;
+#[path = "../../../../tests/common/environment.rs"]
+mod environment;
 
 mod beyond;
 mod examples;
@@ -10,4 +12,5 @@ mod guests;
 mod identity;
 mod live;
 mod side_by_side;
+mod snapshot;
 mod traps;
