@@ -1,0 +1,76 @@
+//! Other ways to get a consistent dump, and the system calls alone.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use corestream::{Dumper, FileSink, snapshot};
+
+use crate::guest::Touched;
+
+/// Returns how long a guest stands still while its dump is written to nothing and to a file.
+pub fn stop_and_dump(guest: &Touched) -> (Duration, Duration) {
+    let time = |file: Option<std::fs::File>| {
+        let start = Instant::now();
+        let dump = guest.describe();
+        let plan = Dumper::new().plan(&dump).unwrap();
+        match file {
+            Some(file) => plan.write_to(&mut FileSink::new(&file)).unwrap(),
+            None => plan.write_to(&mut io::sink()).unwrap(),
+        }
+        start.elapsed()
+    };
+    (time(None), time(Some(tempfile::tempfile_in(".").unwrap())))
+}
+
+/// Returns how long a guest stands still while its memory is copied.
+pub fn copy(guest: &Touched) -> Duration {
+    let start = Instant::now();
+    let copy = snapshot::copy(guest.describe(), u64::MAX).unwrap();
+    let time = start.elapsed();
+    drop(copy);
+    time
+}
+
+/// Returns how long `fork` takes in the parent.
+pub fn fork() -> Duration {
+    let start = Instant::now();
+    // SAFETY: the child only exits.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: this ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    let time = start.elapsed();
+    assert!(child > 0);
+    // SAFETY: waits for the child, and ignores its status.
+    assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+    time
+}
+
+/// Returns how long one call takes that protects all pages, or `None` without userfaultfd.
+pub fn protect(guest: &Touched) -> Option<Duration> {
+    const API: u64 = 0xc018_aa3f;
+    const REGISTER: u64 = 0xc020_aa00;
+    const WRITEPROTECT: u64 = 0xc018_aa06;
+
+    let (start, len) = (guest.bytes().as_ptr() as u64, guest.bytes().len() as u64);
+    // SAFETY: the call only opens a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: `arg` has the layout that the code wants. The pages are registered for write protection only, nobody
+    // writes to them until the descriptor is closed, and that ends the protection.
+    let call = |code: u64, arg: &mut [u64; 4]| unsafe {
+        libc::syscall(libc::SYS_ioctl, fd, code, arg.as_mut_ptr()) == 0
+    };
+    // The API with `UFFD_FEATURE_PAGEFAULT_FLAG_WP`, and the modes for write protection.
+    let registered =
+        call(API, &mut [0xaa, 1, 0, 0]) && call(REGISTER, &mut [start, len, 1 << 1, 0]);
+    let begin = Instant::now();
+    let protected = registered && call(WRITEPROTECT, &mut [start, len, 1, 0]);
+    let time = begin.elapsed();
+    // SAFETY: the descriptor is open, and is not used any more.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
+    protected.then_some(time)
+}
