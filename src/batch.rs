@@ -341,6 +341,7 @@ impl<'p> Batches<'p> {
     pub(crate) fn begin_index(&mut self, checksums: Checksums) -> Result<()> {
         self.plan.check_images()?;
         let changing = self.plan.look_for_changes()?;
+        self.plan.release_snapshots();
         self.index = Some(IndexEncoder::new(self.plan, checksums.finish(), changing));
         Ok(())
     }

@@ -290,6 +290,14 @@ impl<'d> Plan<'d> {
         (0..self.memories.len()).any(|i| matches!(self.payload(i), Some(PayloadSource::Copied(_))))
     }
 
+    /// Releases the memories of snapshots. Called after the last byte of the images was read.
+    pub(crate) fn release_snapshots(&self) {
+        for planned in &self.memories {
+            let image = &planned.memory.image;
+            image.bytes().release_before(image.len());
+        }
+    }
+
     /// Returns for each memory whether it may have changed since the scan. Called after the last byte of the images was
     /// read.
     ///

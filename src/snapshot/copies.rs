@@ -173,10 +173,11 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::collections::hash_map::Entry;
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::Copies;
 
     proptest! {
         #[test]
@@ -189,12 +190,12 @@ mod tests {
                 if !add {
                     copies.remove(page);
                     map.remove(&page);
-                } else if !map.contains_key(&page) {
+                } else if let Entry::Vacant(vacant) = map.entry(page) {
                     let contents = [i.to_le_bytes()[0]; 16];
                     match copies.add(page) {
                         Some(room) => {
                             room.copy_from_slice(&contents);
-                            map.insert(page, contents);
+                            vacant.insert(contents);
                         }
                         None => prop_assert_eq!(map.len(), 20),
                     }

@@ -38,6 +38,8 @@ use crate::userfaultfd::{Message, Userfaultfd};
 const STEP_BYTES: u64 = 16 << 20;
 /// The maximum number of bytes that a reader pins.
 const MAX_PIN_BYTES: usize = 256 << 10;
+/// The maximum number of writes that the thread postpones.
+const MAX_POSTPONED: usize = 256;
 /// How long the thread looks for the next fault after one. Waking up takes longer than a fault.
 const SPIN: Duration = Duration::from_micros(100);
 
@@ -52,8 +54,20 @@ pub(super) struct Engine {
     /// Wakes the thread that handles faults.
     wake: OwnedFd,
     must_stop: AtomicBool,
+    /// Whether the thread has postponed writes.
+    has_postponed: AtomicBool,
     /// The number of times that the thread has found no message.
     idle_rounds: AtomicU64,
+}
+
+/// What has become of a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handled {
+    Done,
+    /// It must wait until the state changes.
+    Postponed,
+    /// It is to no memory of the snapshot.
+    Foreign,
 }
 
 /// Reads pages of the memories.
@@ -95,6 +109,7 @@ impl Engine {
             reader,
             wake,
             must_stop: AtomicBool::new(false),
+            has_postponed: AtomicBool::new(false),
             idle_rounds: AtomicU64::new(0),
         })
     }
@@ -137,22 +152,28 @@ impl Engine {
         })
     }
 
-    /// Handles a write to `address`. Returns `false` if the address is in no memory of the snapshot.
-    pub(super) fn handle_write(&self, address: u64) -> bool {
+    /// Handles a write to `address` in the writing thread, and waits if it must. Returns `false` if the address is in no
+    /// memory of the snapshot.
+    pub(super) fn handle_signal(&self, address: u64) -> bool {
+        self.handle_write(address, true) != Handled::Foreign
+    }
+
+    fn handle_write(&self, address: u64, may_wait: bool) -> Handled {
         let page = address / self.page_size;
         let mut state = self.state();
         loop {
             match state.judge(page, &self.reader) {
-                Verdict::Foreign => return false,
+                Verdict::Foreign => return Handled::Foreign,
                 Verdict::UnprotectLocked(pages) => {
                     self.unprotect(&pages, Some(&mut state));
-                    return true;
+                    return Handled::Done;
                 }
                 Verdict::Unprotect(pages) => {
                     drop(state);
                     self.unprotect(&pages, None);
-                    return true;
+                    return Handled::Done;
                 }
+                Verdict::Wait if !may_wait => return Handled::Postponed,
                 Verdict::Wait => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -178,10 +199,23 @@ impl Engine {
         self.announce();
     }
 
+    /// Tells all waiting threads that pins are gone or copies are freed.
+    fn notify(&self) {
+        self.changed.notify_all();
+        if self.has_postponed.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
     /// Tells all waiting threads that the state has changed. If the snapshot has failed, the thread that handles faults
     /// then lifts the protection.
     fn announce(&self) {
         self.changed.notify_all();
+        self.wake();
+    }
+
+    /// Wakes the thread that handles faults.
+    fn wake(&self) {
         // Fails only if the counter is full, and then the thread wakes up anyway.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
@@ -192,8 +226,11 @@ impl Engine {
         let _death = DeathWatch(self);
         let mut last_fault: Option<Instant> = None;
         let mut is_lifted = false;
+        // Writes that must wait. The thread must not, because it also handles messages about removed memory, and because
+        // a reader waits for it in `drain`.
+        let mut postponed = Vec::with_capacity(MAX_POSTPONED);
         loop {
-            match self.uffd.read(|message| self.handle_message(message)) {
+            match self.uffd.read(|message| self.handle_message(message, &mut postponed)) {
                 Ok(0) => {}
                 Ok(_) => {
                     last_fault = Some(Instant::now());
@@ -205,6 +242,9 @@ impl Engine {
                     return;
                 }
             }
+            // A change of the state after this line wakes the thread.
+            self.has_postponed.store(!postponed.is_empty(), Ordering::SeqCst);
+            postponed.retain(|address| self.handle_write(*address, false) == Handled::Postponed);
             self.idle_rounds.fetch_add(1, Ordering::AcqRel);
             if self.must_stop.load(Ordering::Acquire) {
                 return;
@@ -229,13 +269,21 @@ impl Engine {
         }
     }
 
-    fn handle_message(&self, message: Message) {
+    fn handle_message(&self, message: Message, postponed: &mut Vec<u64>) {
         match message {
             Message::Write { address } => {
-                if !self.handle_write(address) {
-                    // The page is registered, but no part of a memory: its writer must not wait forever.
-                    let page = address / self.page_size;
-                    self.unprotect(&(page..page + 1), None);
+                // With more waiting threads than that, this one waits too.
+                let may_wait = postponed.len() == MAX_POSTPONED;
+                match self.handle_write(address, may_wait) {
+                    Handled::Done => {}
+                    // Signals make a waiting thread post its message again.
+                    Handled::Postponed if postponed.contains(&address) => {}
+                    Handled::Postponed => postponed.push(address),
+                    Handled::Foreign => {
+                        // The page is registered, but no part of a memory: its writer must not wait forever.
+                        let page = address / self.page_size;
+                        self.unprotect(&(page..page + 1), None);
+                    }
                 }
             }
             Message::Removed => self.fail(Failure::Removed),
@@ -325,7 +373,7 @@ impl Engine {
                     unsafe { source.read(offset, part) };
                     state = self.state();
                     let is_valid = state.unpin(memory, pin);
-                    self.changed.notify_all();
+                    self.notify();
                     if !is_valid {
                         state.check()?;
                         return Err(released_error());
@@ -349,7 +397,7 @@ impl Engine {
         let Ok(end) = exact::<usize, _>(offset / self.page_size) else { return };
         let released = self.state().release(memory, end);
         if let Some(pages) = released {
-            self.changed.notify_all();
+            self.notify();
             self.unprotect(&pages, None);
         }
     }

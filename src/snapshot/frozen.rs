@@ -37,6 +37,8 @@ impl FrozenBytes for FrozenMemory {
 
     fn release_before(&self, at: u64) {
         if self.guard.releases() {
+            // At the end, the last page is released even if the memory ends in it.
+            let at = if at >= self.len { u64::MAX } else { at };
             self.guard.engine().release_before(self.memory, at);
         }
     }

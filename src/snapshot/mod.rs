@@ -50,6 +50,7 @@ mod frozen_dump;
 mod guard;
 mod live_memory;
 mod options;
+#[cfg(any(debug_assertions, feature = "internals"))]
 mod oracle;
 mod preparation;
 mod signal;
@@ -58,5 +59,8 @@ mod state;
 pub use frozen_dump::{Snapshot, SnapshotStats, copy};
 pub use live_memory::LiveMemory;
 pub use options::{AtLimit, Faults, SnapshotOptions};
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use oracle::find_mismatch;
 pub use preparation::Preparation;
 pub use signal::handle_sigbus;

@@ -3,13 +3,27 @@
 //! If the guest is stopped, a page must be writable if and only if it is open: dirty, copied or sent. A page that is
 //! writable and not open is one whose next write would reach the dump.
 
+#[cfg(feature = "internals")]
+use super::Snapshot;
 use super::engine::Engine;
 use super::state::State;
 use crate::image::TrackedPages;
 
+/// Returns the number of the first page of a snapshot whose protection differs from its state, if any. The guest must be
+/// stopped.
+///
+/// # Errors
+/// Returns an error if the kernel cannot be queried.
+#[cfg(feature = "internals")]
+pub fn find_mismatch(snapshot: &Snapshot) -> std::io::Result<Option<u64>> {
+    let engine = snapshot.guard.engine();
+    let tracked = TrackedPages::open()?;
+    Ok(compare(engine, &tracked, &engine.state()))
+}
+
 /// Returns the number of the first page whose protection differs from the state. Pages that are not part of the
 /// snapshot are not compared. The guest must be stopped, and `state` locked.
-pub(super) fn find_mismatch(engine: &Engine, tracked: &TrackedPages, state: &State) -> Option<u64> {
+pub(super) fn compare(engine: &Engine, tracked: &TrackedPages, state: &State) -> Option<u64> {
     for memory in &state.memories {
         let mut mismatch = None;
         // Pages that are no longer reported, because they were discarded, are not found.

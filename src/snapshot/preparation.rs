@@ -252,7 +252,12 @@ impl Preparation {
             let frozen = state.freeze(engine.reader(), protect);
             protected_again = frozen.map_err(|e| snapshot_error("cannot protect memory", e))?;
             copied = state.copies.len() as u64;
-            debug_assert_eq!(self.tracked_mismatch(&state), None);
+            #[cfg(debug_assertions)]
+            assert_eq!(
+                super::oracle::compare(engine, &self.tracked, &state),
+                None,
+                "a page differs"
+            );
         }
         let freeze_time = start.elapsed();
         let mut budget = self.options.copy_limit;
@@ -330,11 +335,6 @@ impl Preparation {
             }
         }
         Ok(())
-    }
-
-    /// Returns the first page whose protection differs from the state, if any. The guest is stopped.
-    fn tracked_mismatch(&self, state: &State) -> Option<u64> {
-        super::oracle::find_mismatch(self.engine(), &self.tracked, state)
     }
 }
 

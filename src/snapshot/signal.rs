@@ -107,7 +107,8 @@ pub fn handle_sigbus(address: usize) -> bool {
         // SAFETY: the pointer comes from an `Arc` that its snapshot keeps until `unregister` has returned. That function
         // clears the pointer before it waits for the users, and this thread became a user before it read the pointer:
         // all of these operations are in one order (`SeqCst`).
-        let handled = unsafe { engine.as_ref() }.is_some_and(|engine| engine.handle_write(address));
+        let handled =
+            unsafe { engine.as_ref() }.is_some_and(|engine| engine.handle_signal(address));
         place.users.fetch_sub(1, Ordering::SeqCst);
         handled
     });

@@ -7,9 +7,6 @@ use corestream::snapshot::{self, LiveMemory};
 use corestream::{CoreDump, CoreDumpFile, Memory, MemoryImage, MemoryType};
 use memmap2::MmapMut;
 
-/// The size in bytes of a page of the host.
-pub const PAGE: usize = 4096;
-
 /// A memory that is written word by word, and a shadow of it that no snapshot knows.
 pub struct Guest {
     memory: MmapMut,
@@ -19,18 +16,6 @@ pub struct Guest {
 
 impl Guest {
     /// Returns a guest with an untouched memory of `len` bytes.
-    pub fn new(len: usize) -> Self {
-        Self::with_memory(MmapMut::map_anon(len).unwrap())
-    }
-
-    /// Returns a guest with this memory.
-    pub fn with_memory(memory: MmapMut) -> Self {
-        let words = memory.as_chunks::<8>().0;
-        let shadow = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
-        Self { memory, shadow, next: 1 }
-    }
-
-    /// Returns a guest with an untouched memory of `len` bytes, without reading it.
     pub fn untouched(len: usize) -> Self {
         Self { memory: MmapMut::map_anon(len).unwrap(), shadow: vec![0; len / 8], next: 1 }
     }
@@ -41,10 +26,6 @@ impl Guest {
 
     pub fn live(&self) -> LiveMemory {
         LiveMemory::new(self.memory.as_ptr(), self.memory.len())
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.memory
     }
 
     /// Writes the next number to a word.

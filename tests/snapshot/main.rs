@@ -4,5 +4,32 @@
 //! tests find untouched pages.
 #![allow(unsafe_code, reason = "protects and writes memory by address")]
 
+#[path = "../common/environment.rs"]
+mod environment;
+#[allow(dead_code, reason = "each test uses its part")]
+#[path = "../common/huge_pages.rs"]
+mod huge_pages;
+
+mod area;
+mod cases;
 mod guest;
 mod torture;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use corestream::snapshot::SnapshotOptions;
+
+/// Waits until no other test runs: tests measure the memory of the process, fork it, and send it signals. Installs the
+/// handler for SIGBUS.
+///
+/// # Errors
+/// Returns an error if memory cannot be protected here.
+fn alone() -> Result<MutexGuard<'static, ()>, String> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    guest::install_sigbus_handler();
+    let area = area::Area::new(area::PAGE);
+    // SAFETY: the area outlives the preparation.
+    let prepared = unsafe { SnapshotOptions::new().prepare(&[area.live()]) };
+    prepared.map(|_| guard).map_err(|error| error.to_string())
+}

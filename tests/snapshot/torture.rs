@@ -5,10 +5,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use corestream::internals::find_mismatch;
 use corestream::snapshot::{AtLimit, Faults, Preparation, Snapshot, SnapshotOptions};
 use corestream::{Dumper, Piece, Sink};
 
-use crate::guest::{Guest, assert_contents, install_sigbus_handler};
+use crate::alone;
+use crate::environment::require;
+use crate::guest::{Guest, assert_contents};
 
 /// The order in which a guest writes.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +65,11 @@ impl Sink for SlowSink<'_> {
     }
 }
 
-fn prepare(options: &SnapshotOptions, guest: &Guest) -> Preparation {
-    // SAFETY: the memory of the guest is private and lives longer than the snapshot, and only the thread of the guest
-    // writes to it, by stores.
-    unsafe { options.prepare(&[guest.live()]) }.unwrap()
-}
+/// What the guest is to do.
+const RUN: u64 = 0;
+const FREEZE: u64 = 1;
+const STOP: u64 = 2;
+const STOPPED: u64 = 3;
 
 /// Takes `count` snapshots of a guest that never stops writing.
 fn torture(pattern: Pattern, faults: Faults, count: usize) {
@@ -77,7 +80,8 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
         guest.write(random.below(guest.words() / 2));
     }
     let options = SnapshotOptions::new().faults(faults).at_limit(AtLimit::Wait);
-    let wanted = AtomicU64::new(0);
+    let with_little_room = options.clone().copy_limit(64 << 10);
+    let wanted = AtomicU64::new(RUN);
     let done = AtomicBool::new(false);
     let (to_guest, from_dumper) = mpsc::channel::<Preparation>();
     let (to_dumper, from_guest) = mpsc::channel::<(Snapshot, Vec<u64>)>();
@@ -86,13 +90,15 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
         let (wanted, done) = (&wanted, &done);
         scope.spawn(move || {
             for i in 0..count {
-                // SAFETY: as in `prepare`.
+                let options = if i % 4 == 3 { &with_little_room } else { &options };
+                // SAFETY: the memory of the guest is private and lives longer than the snapshot, and only the thread of the
+                // guest writes to it, by stores.
                 let prepared = unsafe { options.prepare(&[live]) }.unwrap();
                 if i % 3 == 1 {
                     prepared.protect_again().unwrap();
                 }
                 to_guest.send(prepared).unwrap();
-                wanted.store(1, Ordering::Release);
+                wanted.store(FREEZE, Ordering::Release);
                 let (snapshot, expected) = from_guest.recv().unwrap();
                 let plan = Dumper::new().threads(1 + i % 2).plan(&snapshot.dump).unwrap();
                 let mut core = Vec::new();
@@ -111,6 +117,13 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
                     }
                 }
                 drop(plan);
+                // The protection must agree with the state while the guest is stopped.
+                wanted.store(STOP, Ordering::Release);
+                while wanted.load(Ordering::Acquire) != STOPPED {
+                    thread::yield_now();
+                }
+                assert_eq!(find_mismatch(&snapshot).unwrap(), None);
+                wanted.store(RUN, Ordering::Release);
                 snapshot.finish().unwrap();
                 assert_contents(&core, &expected);
             }
@@ -122,11 +135,21 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
                 guest.write(pattern.word(i, guest.words(), &mut random));
                 i += 1;
             }
-            if wanted.swap(0, Ordering::AcqRel) == 1 {
-                let prepared = from_dumper.recv().unwrap();
-                let expected = guest.expected();
-                let snapshot = prepared.freeze(guest.dump()).unwrap();
-                to_dumper.send((snapshot, expected)).unwrap();
+            match wanted.load(Ordering::Acquire) {
+                FREEZE => {
+                    wanted.store(RUN, Ordering::Release);
+                    let prepared = from_dumper.recv().unwrap();
+                    let expected = guest.expected();
+                    let snapshot = prepared.freeze(guest.dump()).unwrap();
+                    to_dumper.send((snapshot, expected)).unwrap();
+                }
+                STOP => {
+                    wanted.store(STOPPED, Ordering::Release);
+                    while wanted.load(Ordering::Acquire) == STOPPED {
+                        thread::yield_now();
+                    }
+                }
+                _ => {}
             }
         }
     });
@@ -134,7 +157,21 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
 
 #[test]
 fn every_dump_is_the_memory_at_the_freeze() {
-    install_sigbus_handler();
+    let _alone = require!("userfaultfd", alone());
+    torture_all(10);
+}
+
+/// `CORESTREAM_SNAPSHOTS` sets the number of snapshots.
+#[test]
+#[ignore = "takes minutes"]
+fn every_one_of_many_dumps_is_the_memory_at_the_freeze() {
+    let _alone = require!("userfaultfd", alone());
+    let count = std::env::var("CORESTREAM_SNAPSHOTS").map_or(1000, |count| count.parse().unwrap());
+    torture_all(count / 10);
+}
+
+/// Takes `count` snapshots for each pattern and each kind of faults.
+fn torture_all(count: usize) {
     for faults in [Faults::Thread, Faults::Signal] {
         for pattern in [
             Pattern::Sequential,
@@ -143,7 +180,7 @@ fn every_dump_is_the_memory_at_the_freeze() {
             Pattern::OnePage,
             Pattern::AllPages,
         ] {
-            torture(pattern, faults, 10);
+            torture(pattern, faults, count);
         }
     }
 }

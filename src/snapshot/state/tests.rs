@@ -87,7 +87,7 @@ struct Contents([u8; PAGES]);
 
 impl PageReader for Contents {
     fn read(&self, page: u64, to: &mut [u8]) {
-        to.fill(self.0[(page - FIRST) as usize]);
+        to.fill(self.0[index(page)]);
     }
 }
 
@@ -101,7 +101,7 @@ enum Step {
 }
 
 fn index(page: u64) -> usize {
-    (page - FIRST) as usize
+    usize::try_from(page - FIRST).unwrap()
 }
 
 impl World {
