@@ -306,7 +306,8 @@ impl Engine {
         // The thread may have looked for messages just before this call, so one more round is necessary.
         let target = self.idle_rounds.load(Ordering::Acquire) + 2;
         while self.idle_rounds.load(Ordering::Acquire) < target {
-            if self.state().failure.is_some() {
+            // The thread stops when the snapshot ends.
+            if self.state().phase == Phase::Ended {
                 return;
             }
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());

@@ -219,7 +219,7 @@ impl Preparation {
     ///
     /// `dump` describes the guest, with images of its memories ([`MemoryImage::from_slice`]). Those of prepared memories
     /// are replaced by their frozen view. A memory may have grown at its address since it was prepared. Borrowed images
-    /// that were not prepared are copied, up to the limit for copies. Other images stay as they are.
+    /// that were not prepared are copied, up to the limit for copies in addition to the copied pages. Other images stay as they are.
     ///
     /// Call it on the guest's own thread, at a point where the guest is stopped: in a host function, or at an epoch
     /// deadline. No other thread may write to the memories during the call.
@@ -271,7 +271,15 @@ impl Preparation {
                     Some(finder) => finder,
                     none => none.insert(live_extents()?),
                 };
-                image.into_owned(finder, &mut budget)
+                let is_live = image.live_location().is_some();
+                image.into_owned(finder, &mut budget).map_err(|error| match error.kind() {
+                    ErrorKind::Guest if is_live => Error::new(
+                        ErrorKind::Guest,
+                        "it was not prepared, or has moved since, and has more data than the limit for copies; \
+                         prepare again",
+                    ),
+                    _ => error,
+                })
             }
         };
         let dump = dump.try_map_images(images)?;
