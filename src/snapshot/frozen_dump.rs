@@ -81,7 +81,7 @@ impl fmt::Debug for Snapshot {
 /// Copies the borrowed live memories of a stopped guest, at most `limit` bytes of data, so that the guest can continue
 /// while the copy is dumped.
 ///
-/// This is the way without userfaultfd. It takes about 100 ms and 1 GiB of memory for each GiB of data. Pages that the
+/// This is the way without userfaultfd. It takes 100 to 500 ms and 1 GiB of memory for each GiB of data. Pages that the
 /// guest has never touched are not copied. Images that borrow nothing stay as they are.
 ///
 /// ```

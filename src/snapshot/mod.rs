@@ -40,7 +40,7 @@
 //!
 //! # Without userfaultfd
 //! `prepare` returns an error if the system does not support it. [`copy`] then copies the memory while the guest is
-//! stopped, which takes 100 ms for each GiB.
+//! stopped, which takes 100 to 500 ms for each GiB.
 
 mod bitmap;
 mod copies;
