@@ -51,6 +51,8 @@ pub(super) struct Engine {
     /// Signals that pins are gone, that copies are freed, or that the snapshot has ended.
     changed: Condvar,
     reader: MemoryReader,
+    /// Held while a reader releases pages and unprotects them.
+    releasing: Mutex<()>,
     /// Wakes the thread that handles faults.
     wake: OwnedFd,
     must_stop: AtomicBool,
@@ -107,6 +109,7 @@ impl Engine {
             state: Mutex::new(state),
             changed: Condvar::new(),
             reader,
+            releasing: Mutex::new(()),
             wake,
             must_stop: AtomicBool::new(false),
             has_postponed: AtomicBool::new(false),
@@ -396,6 +399,7 @@ impl Engine {
     /// Releases the bytes of a memory before `offset`. The page that contains `offset` is kept.
     pub(super) fn release_before(&self, memory: usize, offset: u64) {
         let Ok(end) = exact::<usize, _>(offset / self.page_size) else { return };
+        let _releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
         let released = self.state().release(memory, end);
         if let Some(pages) = released {
             self.notify();
@@ -408,6 +412,9 @@ impl Engine {
     pub(super) fn end(&self) {
         self.state().end(None);
         self.changed.notify_all();
+        // From now on, readers release nothing. One that has begun must be done before the next snapshot of this memory
+        // begins: the kernel lets one userfaultfd unprotect the pages of another.
+        drop(self.releasing.lock().unwrap_or_else(PoisonError::into_inner));
         let memories =
             self.state().memories.iter().map(|memory| memory.pages.clone()).collect::<Vec<_>>();
         for pages in memories {
