@@ -149,10 +149,12 @@ fn probe_live(options: ExtentOptions) -> Result<(Option<KernelInterfaces>, Optio
     };
     match options.method {
         Some(ExtentMethod::Whole) => return Ok((None, None)),
-        Some(
-            method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt | ExtentMethod::Snapshot),
-        ) => {
-            let message = format!("extent_method: {method} does not apply to live memory");
+        Some(method @ (ExtentMethod::Seek | ExtentMethod::ReadInDoubt)) => {
+            let message = format!("extent_method: {method} applies to files, not to live memory");
+            return Err(Error::new(ErrorKind::Option, message));
+        }
+        Some(method @ ExtentMethod::Snapshot) => {
+            let message = format!("extent_method: {method} applies only to snapshots");
             return Err(Error::new(ErrorKind::Option, message));
         }
         None | Some(ExtentMethod::PagemapScan | ExtentMethod::Pagemap | ExtentMethod::Smaps) => {}
