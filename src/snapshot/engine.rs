@@ -38,8 +38,8 @@ use crate::userfaultfd::{Message, Userfaultfd};
 const STEP_BYTES: u64 = 16 << 20;
 /// The maximum number of bytes that a reader pins.
 const MAX_PIN_BYTES: usize = 256 << 10;
-/// The maximum number of writes that the thread postpones.
-const MAX_POSTPONED: usize = 256;
+/// The maximum number of writes that the thread postpones: more than a guest has threads.
+const MAX_POSTPONED: usize = 4096;
 /// How long the thread looks for the next fault after one. Waking up takes longer than a fault.
 const SPIN: Duration = Duration::from_micros(100);
 
@@ -275,13 +275,18 @@ impl Engine {
     fn handle_message(&self, message: Message, postponed: &mut Vec<u64>) {
         match message {
             Message::Write { address } => {
-                // With more waiting threads than that, this one waits too.
-                let may_wait = postponed.len() == MAX_POSTPONED;
-                match self.handle_write(address, may_wait) {
+                match self.handle_write(address, false) {
                     Handled::Done => {}
                     // Signals make a waiting thread post its message again.
                     Handled::Postponed if postponed.contains(&address) => {}
-                    Handled::Postponed => postponed.push(address),
+                    Handled::Postponed if postponed.len() < MAX_POSTPONED => {
+                        postponed.push(address)
+                    }
+                    // More threads wait than there is room for.
+                    Handled::Postponed => {
+                        self.fail(Failure::CopyLimit);
+                        self.handle_write(address, false);
+                    }
                     Handled::Foreign => {
                         // The page is registered, but no part of a memory: its writer must not wait forever.
                         let page = address / self.page_size;

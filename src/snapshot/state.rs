@@ -58,7 +58,7 @@ pub(super) trait PageReader {
 }
 
 /// The phase of a snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     /// The memory is being protected, and the guest runs.
     Preparing,
@@ -69,7 +69,7 @@ pub(super) enum Phase {
 }
 
 /// The reason for which a snapshot has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Failure {
     /// The guest wrote to more pages than there is room for.
     CopyLimit,
@@ -123,7 +123,7 @@ pub(super) enum Stretch {
 }
 
 /// The number of a pin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pin(usize);
 
 /// The pages of one memory. They are numbered from 0 in the tables, and by address elsewhere.

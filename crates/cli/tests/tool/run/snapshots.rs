@@ -152,7 +152,8 @@ fn dumps_a_running_guest_on_each_signal() {
         let start = format!("corestream: g.{i}.core: snapshot {i}: pause ");
         assert!(line.starts_with(&start) && line.contains(" copied aside, "), "{line}");
         let now = check(&guest.path(&format!("g.{i}.core")));
-        assert!(now > latest, "{now} after {latest}");
+        // The first one may come before the first number.
+        assert!(i == 1 || now > latest, "{now} after {latest}");
         latest = now;
     }
     let dump = CoreDumpFile::open(guest.path("g.5.core")).unwrap();
