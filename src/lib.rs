@@ -173,7 +173,7 @@ pub use write::Writer;
 pub mod internals {
     pub use crate::plan::SEGMENT_COST;
     pub use crate::scan::Scanner;
-    pub use crate::snapshot::find_mismatch;
+    pub use crate::snapshot::{find_mismatch, kill_thread};
 
     /// The smallest value that `Dumper::max_section_bytes` accepts.
     pub const MIN_SECTION_BYTES: u32 = crate::limits::MIN_SECTION_BYTES;

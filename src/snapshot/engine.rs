@@ -60,6 +60,9 @@ pub(super) struct Engine {
     has_postponed: AtomicBool,
     /// The number of times that the thread has found no message.
     idle_rounds: AtomicU64,
+    /// Makes the thread panic, for a test.
+    #[cfg(feature = "internals")]
+    must_die: AtomicBool,
 }
 
 /// What has become of a write.
@@ -114,7 +117,16 @@ impl Engine {
             must_stop: AtomicBool::new(false),
             has_postponed: AtomicBool::new(false),
             idle_rounds: AtomicU64::new(0),
+            #[cfg(feature = "internals")]
+            must_die: AtomicBool::new(false),
         })
+    }
+
+    /// Makes the thread that handles faults panic.
+    #[cfg(feature = "internals")]
+    pub(super) fn kill_thread(&self) {
+        self.must_die.store(true, Ordering::Release);
+        self.announce();
     }
 
     /// Locks the state, even if a thread has panicked while it held the lock: the end of the snapshot must be recorded
@@ -248,6 +260,11 @@ impl Engine {
             // A change of the state after this line wakes the thread.
             self.has_postponed.store(!postponed.is_empty(), Ordering::SeqCst);
             postponed.retain(|address| self.handle_write(*address, false) == Handled::Postponed);
+            #[cfg(feature = "internals")]
+            if self.must_die.load(Ordering::Acquire) {
+                // A panic without a message.
+                std::panic::resume_unwind(Box::new(()));
+            }
             self.idle_rounds.fetch_add(1, Ordering::AcqRel);
             if self.must_stop.load(Ordering::Acquire) {
                 return;

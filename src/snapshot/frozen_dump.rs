@@ -72,6 +72,12 @@ impl Snapshot {
     }
 }
 
+/// Makes the thread that handles the writes of the guest panic.
+#[cfg(feature = "internals")]
+pub fn kill_thread(snapshot: &Snapshot) {
+    snapshot.guard.engine().kill_thread();
+}
+
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot").field("dump", &self.dump).field("stats", &self.stats()).finish()

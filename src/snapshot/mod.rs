@@ -56,6 +56,9 @@ mod preparation;
 mod signal;
 mod state;
 
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub use frozen_dump::kill_thread;
 pub use frozen_dump::{Snapshot, SnapshotStats, copy};
 pub use live_memory::LiveMemory;
 pub use options::{AtLimit, Faults, SnapshotOptions};

@@ -14,6 +14,7 @@ mod area;
 mod cases;
 mod guest;
 mod torture;
+mod ways;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -15,7 +15,7 @@ use crate::guest::{Guest, assert_contents};
 
 /// The order in which a guest writes.
 #[derive(Clone, Copy, Debug)]
-enum Pattern {
+pub enum Pattern {
     Sequential,
     Random,
     /// 16 pages, again and again.
@@ -26,10 +26,10 @@ enum Pattern {
 }
 
 /// A generator of pseudorandom numbers (xorshift64*).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -38,7 +38,7 @@ impl Random {
 }
 
 impl Pattern {
-    fn word(self, i: usize, words: usize, random: &mut Random) -> usize {
+    pub fn word(self, i: usize, words: usize, random: &mut Random) -> usize {
         match self {
             Self::Sequential => i % words,
             Self::Random => random.below(words),
