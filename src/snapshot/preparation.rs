@@ -114,10 +114,7 @@ impl SnapshotOptions {
             pages.push(MemoryPages::new(numbers)?);
             whole.push(data);
         }
-        let memory_pages: u64 =
-            pages.iter().map(|memory| memory.pages.end - memory.pages.start).sum();
-        let slots = (self.copy_limit / page_size).min(memory_pages);
-        let copies = Copies::new(exact(slots)?, exact(page_size)?)?;
+        let copies = Copies::new(slots(self, &pages, page_size)?, exact(page_size)?)?;
         // A page of the guest is copied at most once.
         copies.touch(exact(count_pages(&tracked, &pages, page_size)?)?)?;
         for (memory, data) in pages.iter_mut().zip(whole) {
@@ -247,6 +244,11 @@ impl Preparation {
             for (prepared, len) in lens.iter().flatten() {
                 self.extend(&mut state, *prepared, *len)?;
             }
+            // A memory that has grown has more pages to copy. No page is copied before the freeze.
+            let slots = slots(&self.options, &state.memories, page_size)?;
+            if slots > state.copies.room() {
+                state.copies = Copies::new(slots, exact(page_size)?)?;
+            }
             self.add_new_pages(&mut state)?;
             let protect = |pages: &_| engine.userfaultfd().protect(&engine.addresses(pages));
             let frozen = state.freeze(engine.reader(), protect);
@@ -366,6 +368,12 @@ fn to_index(pages: u64) -> usize {
 fn page_numbers(memory: LiveMemory, page_size: u64) -> Range<u64> {
     let (start, len) = (memory.address(), memory.len() as u64);
     start / page_size..(start + len).div_ceil(page_size)
+}
+
+/// Returns the number of pages that can be copied: those of the memories, up to the limit.
+fn slots(options: &SnapshotOptions, memories: &[MemoryPages], page_size: u64) -> Result<usize> {
+    let pages: u64 = memories.iter().map(|memory| memory.pages.end - memory.pages.start).sum();
+    exact((options.copy_limit / page_size).min(pages))
 }
 
 /// Returns the number of pages of memories that contain data.

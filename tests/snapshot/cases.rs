@@ -373,6 +373,22 @@ fn a_memory_may_grow_in_place() {
 }
 
 #[test]
+fn a_memory_that_has_grown_has_more_room_for_copies() {
+    let _alone = require!("userfaultfd", alone());
+    each_kind_of_fault(|options| {
+        let mut area = Area::reserve(64 * PAGE, 8 * PAGE);
+        let prepared = prepare(&options, &[&area]).unwrap();
+        area.grow(64 * PAGE);
+        (0..64).for_each(|page| area.write(page * PAGE, 1));
+        let snapshot = prepared.freeze(Area::dump(&[&area])).unwrap();
+        (0..64).rev().for_each(|page| area.write(page * PAGE, 2));
+        let core = write(&snapshot).unwrap();
+        assert!((0..64).all(|page| byte(&core, 0, page * PAGE) == 1));
+        assert_eq!(snapshot.finish().unwrap().copied_pages, 64);
+    });
+}
+
+#[test]
 fn several_memories_are_of_one_moment_and_others_are_copied() {
     let _alone = require!("userfaultfd", alone());
     each_kind_of_fault(|options| {
