@@ -18,32 +18,32 @@ use crate::area::{Area, PAGE, byte};
 use crate::environment::require;
 
 /// Prepares a snapshot of areas.
-fn prepare(options: &SnapshotOptions, areas: &[&Area]) -> Result<Preparation, Error> {
+pub fn prepare(options: &SnapshotOptions, areas: &[&Area]) -> Result<Preparation, Error> {
     let live: Vec<_> = areas.iter().map(|area| area.live()).collect();
     // SAFETY: the areas are private, and outlive the snapshot unless the test is about that.
     unsafe { options.prepare(&live) }
 }
 
 /// Takes a snapshot of areas with all their bytes as they are.
-fn freeze(options: &SnapshotOptions, areas: &[&Area]) -> Snapshot {
+pub fn freeze(options: &SnapshotOptions, areas: &[&Area]) -> Snapshot {
     prepare(options, areas).unwrap().freeze(Area::dump(areas)).unwrap()
 }
 
-fn write(snapshot: &Snapshot) -> Result<Vec<u8>, Error> {
+pub fn write(snapshot: &Snapshot) -> Result<Vec<u8>, Error> {
     let core = Dumper::new().plan(&snapshot.dump)?.to_vec()?;
     // The thread of the guest is this one, so the guest is stopped.
     assert_eq!(find_mismatch(snapshot).unwrap(), None);
     Ok(core)
 }
 
-fn each_kind_of_fault(test: impl Fn(SnapshotOptions)) {
+pub fn each_kind_of_fault(test: impl Fn(SnapshotOptions)) {
     for faults in [Faults::Thread, Faults::Signal] {
         test(SnapshotOptions::new().faults(faults));
     }
 }
 
 /// Returns an area of `pages` pages, each of which begins with its number plus one.
-fn numbered(pages: usize) -> Area {
+pub fn numbered(pages: usize) -> Area {
     let area = Area::new(pages * PAGE);
     for page in 0..pages {
         area.write(page * PAGE, (page + 1).to_le_bytes()[0]);

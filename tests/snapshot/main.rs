@@ -12,6 +12,7 @@ mod huge_pages;
 
 mod area;
 mod cases;
+mod failures;
 mod guest;
 mod torture;
 mod ways;
