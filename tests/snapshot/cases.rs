@@ -143,7 +143,7 @@ fn freezes_a_private_mapping_of_a_memfd() {
 }
 
 /// Returns a value of `/proc/self/status` in KiB.
-fn status(name: &str) -> u64 {
+pub fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().strip_suffix(" kB").unwrap().parse().unwrap()

@@ -10,10 +10,14 @@ mod environment;
 #[path = "../common/huge_pages.rs"]
 mod huge_pages;
 
+#[path = "../common/strace.rs"]
+mod strace;
+
 mod area;
 mod cases;
 mod failures;
 mod guest;
+mod inject;
 mod torture;
 mod ways;
 

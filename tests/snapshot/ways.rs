@@ -1,8 +1,9 @@
 //! Guests that never stop writing while snapshots of them are dumped to sinks that are slow, fail, or are cancelled, with
 //! little room for copies, while their memories grow, and with huge pages.
+#![allow(clippy::print_stdout, reason = "a test prints what it measured")]
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -371,5 +372,46 @@ fn a_dump_fails_at_the_limit_and_the_guest_goes_on() {
             let options = options.copy_limit((pages * PAGE) as u64);
             Torture { options, may_reach_limit: true, count: 3, ..Torture::new(faults) }.run();
         }
+    }
+}
+
+/// Copies up to the limit, and 16 MiB for everything else.
+#[test]
+#[ignore = "needs a GiB of memory"]
+fn a_snapshot_of_a_gib_needs_the_copy_limit_and_16_mib() {
+    const LIMIT: u64 = 64 << 20;
+
+    let _alone = require!("userfaultfd", alone());
+    for faults in BOTH {
+        let guest = Mutex::new(Guest::new(1 << 30));
+        guest.lock().unwrap().area.part(0, 1 << 30).fill(1);
+        let live = guest.lock().unwrap().area.live();
+        let before = crate::cases::status("RssAnon");
+        let (stop, done, peak) =
+            (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+        let options =
+            SnapshotOptions::new().faults(faults).at_limit(AtLimit::Wait).copy_limit(LIMIT);
+        let stats = thread::scope(|scope| {
+            scope.spawn(|| write_until(&guest, Pattern::Random, &stop, &done));
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    peak.fetch_max(crate::cases::status("RssAnon"), Ordering::AcqRel);
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let _done = SetOnDrop(&done);
+            // SAFETY: the memory lives longer than the snapshot, and only the guest writes to it.
+            let prepared = unsafe { options.prepare(&[live]) }.unwrap();
+            let snapshot = {
+                let guards = stopped(std::slice::from_ref(&guest), &stop);
+                prepared.freeze(Area::dump(&[&guards[0].area])).unwrap()
+            };
+            Dumper::new().plan(&snapshot.dump).unwrap().write_to(&mut io::sink()).unwrap();
+            snapshot.finish().unwrap()
+        });
+        let needed = peak.into_inner().saturating_sub(before) * 1024;
+        println!("{faults:?}: {needed} bytes in addition to the guest, {stats:?}");
+        assert!(stats.peak_copy_bytes <= LIMIT);
+        assert!(needed <= LIMIT + (16 << 20), "{needed} bytes");
     }
 }
