@@ -37,6 +37,12 @@ impl Area {
         this
     }
 
+    /// Gives up the addresses after the first `len` bytes. The caller has unmapped them, so other threads may use them.
+    pub fn give_up(&mut self, len: usize) {
+        self.reserved = len;
+        self.len = len;
+    }
+
     /// Makes the first `len` bytes accessible.
     pub fn grow(&mut self, len: usize) {
         let flags = MprotectFlags::READ | MprotectFlags::WRITE;
@@ -92,7 +98,7 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the mapping any more. A test may have unmapped a part of it.
+        // SAFETY: nobody uses the mapping any more.
         let _ = unsafe { munmap(self.start.cast(), self.reserved) };
     }
 }

@@ -295,7 +295,7 @@ fn memory_that_is_removed_is_an_error() {
     let _alone = require!("userfaultfd", alone());
     for how in ["discarded", "unmapped", "moved"] {
         each_kind_of_fault(|options| {
-            let area = numbered(64);
+            let mut area = numbered(64);
             let snapshot = freeze(&options, &[&area]);
             let plan = Dumper::new().plan(&snapshot.dump).unwrap();
             let part = area.at(48 * PAGE).cast();
@@ -310,6 +310,9 @@ fn memory_that_is_removed_is_an_error() {
                         munmap(moved, 32 * PAGE).unwrap();
                     }
                 }
+            }
+            if how != "discarded" {
+                area.give_up(48 * PAGE);
             }
             // The memory is not read after it was unmapped.
             let error = snapshot.check().unwrap_err();

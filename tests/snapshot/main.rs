@@ -2,6 +2,7 @@
 //!
 //! These tests need a process of their own: they install a handler for SIGBUS, and an open userfaultfd changes how other
 //! tests find untouched pages.
+#![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "protects and writes memory by address")]
 
 #[path = "../common/environment.rs"]

@@ -383,16 +383,26 @@ fn a_snapshot_of_a_gib_needs_the_copy_limit_and_16_mib() {
 
     let _alone = require!("userfaultfd", alone());
     for faults in BOTH {
-        let guest = Mutex::new(Guest::new(1 << 30));
-        guest.lock().unwrap().area.part(0, 1 << 30).fill(1);
-        let live = guest.lock().unwrap().area.live();
+        let area = Area::new(1 << 30);
+        area.part(0, 1 << 30).fill(1);
         let before = crate::cases::status("RssAnon");
-        let (stop, done, peak) =
-            (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+        let (stop, stopped, done) =
+            (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        let peak = AtomicU64::new(0);
         let options =
             SnapshotOptions::new().faults(faults).at_limit(AtLimit::Wait).copy_limit(LIMIT);
         let stats = thread::scope(|scope| {
-            scope.spawn(|| write_until(&guest, Pattern::Random, &stop, &done));
+            scope.spawn(|| {
+                // A shadow would be memory as well.
+                let mut random = Random(99);
+                while !done.load(Ordering::Acquire) {
+                    area.write(random.below(1 << 30), 2);
+                    while stop.load(Ordering::Acquire) {
+                        stopped.store(true, Ordering::Release);
+                        thread::yield_now();
+                    }
+                }
+            });
             scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
                     peak.fetch_max(crate::cases::status("RssAnon"), Ordering::AcqRel);
@@ -401,11 +411,13 @@ fn a_snapshot_of_a_gib_needs_the_copy_limit_and_16_mib() {
             });
             let _done = SetOnDrop(&done);
             // SAFETY: the memory lives longer than the snapshot, and only the guest writes to it.
-            let prepared = unsafe { options.prepare(&[live]) }.unwrap();
-            let snapshot = {
-                let guards = stopped(std::slice::from_ref(&guest), &stop);
-                prepared.freeze(Area::dump(&[&guards[0].area])).unwrap()
-            };
+            let prepared = unsafe { options.prepare(&[area.live()]) }.unwrap();
+            stop.store(true, Ordering::Release);
+            while !stopped.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            let snapshot = prepared.freeze(Area::dump(&[&area])).unwrap();
+            stop.store(false, Ordering::Release);
             Dumper::new().plan(&snapshot.dump).unwrap().write_to(&mut io::sink()).unwrap();
             snapshot.finish().unwrap()
         });
