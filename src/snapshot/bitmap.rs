@@ -1,8 +1,7 @@
 //! A set of pages, as one bit per page.
 //!
 //! # The cost
-//! The words come from an anonymous mapping, so the pages of a huge and sparse memory cost nothing until a bit of them
-//! is set. A summary with one bit per word makes a walk over a nearly empty set fast: 8 GiB are 512 words of it.
+//! The words are [`Zeroed`], so the pages of a huge and sparse memory cost nothing until a bit of them is set. A summary with one bit per word makes a walk over a nearly empty set fast: 8 GiB are 512 words of it.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -12,40 +11,18 @@
 
 use std::ops::Range;
 
-use memmap2::MmapMut;
-use zerocopy::FromBytes;
-
-use crate::error::{Error, Result};
+use super::zeroed::Zeroed;
+use crate::error::Result;
 
 const BITS: usize = u64::BITS as usize;
 
 /// A set of page indices below a fixed length.
 pub(super) struct Bitmap {
-    words: Words,
+    words: Zeroed<u64>,
     /// Bit `i` is set if word `i` may have a bit.
-    summary: Words,
+    summary: Zeroed<u64>,
     pages: usize,
     len: usize,
-}
-
-/// Words that are zero until they are written, and occupy no memory until then.
-struct Words(MmapMut);
-
-impl Words {
-    fn new(words: usize) -> Result<Self> {
-        let bytes = words.max(1).checked_mul(BITS / 8);
-        let map = bytes.and_then(|bytes| MmapMut::map_anon(bytes).ok());
-        map.map(Self).ok_or_else(|| Error::out_of_memory("the table of pages of a snapshot"))
-    }
-
-    fn get(&self) -> &[u64] {
-        // A mapping is aligned to a page, and its length is a multiple of a word.
-        <[u64]>::ref_from_bytes(&self.0).unwrap_or_default()
-    }
-
-    fn get_mut(&mut self) -> &mut [u64] {
-        <[u64]>::mut_from_bytes(&mut self.0).unwrap_or_default()
-    }
 }
 
 impl Bitmap {
@@ -55,7 +32,8 @@ impl Bitmap {
     /// Returns an error if the addresses for it cannot be reserved.
     pub(super) fn new(pages: usize) -> Result<Self> {
         let words = pages.div_ceil(BITS);
-        let (words, summary) = (Words::new(words)?, Words::new(words.div_ceil(BITS))?);
+        let table = |len| Zeroed::new(len, "the table of pages of a snapshot");
+        let (words, summary) = (table(words)?, table(words.div_ceil(BITS))?);
         Ok(Self { words, summary, pages, len: 0 })
     }
 

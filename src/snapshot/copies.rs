@@ -5,22 +5,28 @@
 //! allocate, and must not touch memory for the first time if that can be avoided.
 //!
 //! # The idea
-//! All slots are mapped in advance, and as many are touched as the guest has pages. A hash table with open addressing has the slot of each page. It is never
-//! more than half full, and removing an entry moves the entries after it back, so it needs no markers and never has to
-//! be rebuilt.
+//! The addresses of all slots are reserved in advance, and as many slots are touched as the guest has pages. A hash table
+//! with open addressing finds the slot of a page. It is never more than half full. Removing an entry moves the entries
+//! after it back, so the table needs no markers and never has to be rebuilt.
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     reason = "slots are numbered from 0 and exist; positions in the table are masked by its length"
 )]
 
-use memmap2::{Advice, MmapMut};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::zeroed::Zeroed;
 use crate::error::{Error, Result};
+
+/// The name of the room in errors.
+const ROOM: &str = "room for the copied pages of a snapshot";
+/// The maximum number of entries of a table that is touched in advance: 4 MiB, for copies of 512 MiB in pages of 4 KiB.
+const MAX_TOUCHED_ENTRIES: usize = 1 << 18;
 
 /// Pages that were copied aside, by page number.
 pub(super) struct Copies {
-    arena: MmapMut,
+    arena: Zeroed<u8>,
     page_size: usize,
     /// The number of slots.
     slots: usize,
@@ -28,21 +34,18 @@ pub(super) struct Copies {
     freed: Vec<u32>,
     /// The slots from this one on were never used.
     unused: usize,
-    table: Vec<Entry>,
+    table: Zeroed<Entry>,
     /// The maximum number of copies at one time.
     peak: usize,
 }
 
-/// An entry of the table: a page and its slot, or [`EMPTY`](Self::EMPTY).
-#[derive(Clone, Copy)]
+/// An entry of the table. It is empty if it is zero.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 struct Entry {
-    page: u64,
-    slot: u32,
-}
-
-impl Entry {
-    /// No page has this number.
-    const EMPTY: Self = Self { page: u64::MAX, slot: 0 };
+    /// The page number plus one.
+    key: u64,
+    slot: u64,
 }
 
 impl Copies {
@@ -51,18 +54,13 @@ impl Copies {
     /// # Errors
     /// Returns an error if the addresses for it cannot be reserved.
     pub(super) fn new(slots: usize, page_size: usize) -> Result<Self> {
-        let no_room = || Error::out_of_memory("room for the copied pages of a snapshot");
+        let no_room = || Error::out_of_memory(ROOM);
         let slots = slots.min(u32::MAX as usize);
-        let bytes = slots.max(1).checked_mul(page_size).ok_or_else(no_room)?;
-        let arena = MmapMut::map_anon(bytes).map_err(|_| no_room())?;
-        // Huge pages make touching several times faster. The kernel may have none.
-        let _ = arena.advise(Advice::HugePage);
+        let arena = Zeroed::new(slots.checked_mul(page_size).ok_or_else(no_room)?, ROOM)?;
+        arena.prefer_huge_pages();
         let mut freed = Vec::new();
         freed.try_reserve_exact(slots).map_err(|_| no_room())?;
-        let mut table = Vec::new();
-        let entries = (2 * slots).max(2).next_power_of_two();
-        table.try_reserve_exact(entries).map_err(|_| no_room())?;
-        table.resize(entries, Entry::EMPTY);
+        let table = Zeroed::new((2 * slots).max(2).next_power_of_two(), ROOM)?;
         Ok(Self { arena, page_size, slots, freed, unused: 0, table, peak: 0 })
     }
 
@@ -71,17 +69,12 @@ impl Copies {
     /// # Errors
     /// Returns an error if the system has no memory for it.
     pub(super) fn touch(&self, pages: usize) -> Result<()> {
-        let len = pages.min(self.slots) * self.page_size;
-        if len == 0 {
-            return Ok(());
+        let entries = self.table.get().len();
+        // The entries of a few pages are spread over the whole table.
+        if entries <= MAX_TOUCHED_ENTRIES {
+            self.table.touch(entries, ROOM)?;
         }
-        match self.arena.advise_range(Advice::PopulateWrite, 0, len) {
-            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
-                Err(Error::out_of_memory("room for the copied pages of a snapshot"))
-            }
-            // Without this advice (before Linux 5.14), the first copy into each slot is slower.
-            _ => Ok(()),
-        }
+        self.arena.touch(pages.min(self.slots) * self.page_size, ROOM)
     }
 
     /// Returns the number of pages that can still be copied.
@@ -101,8 +94,8 @@ impl Copies {
 
     /// Returns the copy of page number `page`.
     pub(super) fn get(&self, page: u64) -> Option<&[u8]> {
-        let slot = self.table[self.find(page)?].slot as usize;
-        self.arena.get(slot * self.page_size..(slot + 1) * self.page_size)
+        let slot = usize::try_from(self.table.get()[self.find(page)?].slot).ok()?;
+        self.arena.get().get(slot * self.page_size..(slot + 1) * self.page_size)
     }
 
     /// Returns the room for the copy of page number `page`, which has none yet. Returns `None` if no room is left.
@@ -116,47 +109,48 @@ impl Copies {
             None => return None,
         };
         self.peak = self.peak.max(self.len());
-        let mask = self.table.len() - 1;
         let mut at = self.home(page);
-        while self.table[at].page != u64::MAX {
-            at = (at + 1) & mask;
+        let table = self.table.get_mut();
+        while table[at].key != 0 {
+            at = (at + 1) & (table.len() - 1);
         }
-        self.table[at] = Entry { page, slot };
+        table[at] = Entry { key: page + 1, slot: slot.into() };
         let start = slot as usize * self.page_size;
-        self.arena.get_mut(start..start + self.page_size)
+        self.arena.get_mut().get_mut(start..start + self.page_size)
     }
 
     /// Frees the copy of page number `page`, if it has one.
     pub(super) fn remove(&mut self, page: u64) {
         let Some(mut hole) = self.find(page) else { return };
-        self.freed.push(self.table[hole].slot);
-        let mask = self.table.len() - 1;
+        let mask = self.table.get().len() - 1;
+        // Slots have 32 bits.
+        self.freed.extend(u32::try_from(self.table.get()[hole].slot));
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
-            let entry = self.table[at];
-            if entry.page == u64::MAX {
+            let entry = self.table.get()[at];
+            if entry.key == 0 {
                 break;
             }
             // An entry may move back to the hole if its home is not between the two.
-            let distance_to_home = at.wrapping_sub(self.home(entry.page)) & mask;
+            let distance_to_home = at.wrapping_sub(self.home(entry.key - 1)) & mask;
             if distance_to_home >= at.wrapping_sub(hole) & mask {
-                self.table[hole] = entry;
+                self.table.get_mut()[hole] = entry;
                 hole = at;
             }
         }
-        self.table[hole] = Entry::EMPTY;
+        self.table.get_mut()[hole].key = 0;
     }
 
     /// Returns the position of a page in the table.
     fn find(&self, page: u64) -> Option<usize> {
-        let mask = self.table.len() - 1;
+        let table = self.table.get();
         let mut at = self.home(page);
         loop {
-            match self.table[at].page {
-                u64::MAX => return None,
-                found if found == page => return Some(at),
-                _ => at = (at + 1) & mask,
+            match table[at].key {
+                0 => return None,
+                key if key == page + 1 => return Some(at),
+                _ => at = (at + 1) & (table.len() - 1),
             }
         }
     }
@@ -164,7 +158,7 @@ impl Copies {
     /// Returns the position at which the search for a page begins.
     fn home(&self, page: u64) -> usize {
         // Fibonacci hashing: the high bits of a product with 2^64 divided by the golden ratio are well distributed.
-        let shift = u64::BITS - self.table.len().trailing_zeros();
+        let shift = u64::BITS - self.table.get().len().trailing_zeros();
         // The shifted product is below the length of the table.
         usize::try_from(page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift).unwrap_or(0)
     }

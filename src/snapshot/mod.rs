@@ -16,8 +16,8 @@
 //! 2. **Freeze** ([`Preparation::freeze`]), on the thread of the guest, in a host function or at an epoch deadline. The
 //!    dirty pages are copied aside and stay writable: they are the ones to which the guest writes most often. This is
 //!    the only moment at which the guest stands still.
-//! 3. **Dump** ([`Snapshot::dump`]), on any other thread, while the guest runs. What the dump has read is released, and
-//!    the guest writes to it at full speed again.
+//! 3. **Dump** ([`Snapshot::dump`]), on any other thread, while the guest runs. Pages that the dump has read are released,
+//!    and the guest writes to them at full speed again.
 //! 4. **End** ([`Snapshot::finish`]).
 //!
 //! # Consistency
@@ -55,6 +55,7 @@ mod oracle;
 mod preparation;
 mod signal;
 mod state;
+mod zeroed;
 
 #[cfg(feature = "internals")]
 #[doc(hidden)]

@@ -19,7 +19,7 @@ use super::frozen::FrozenMemory;
 use super::guard::Guard;
 use super::live_memory::LiveMemory;
 use super::options::{Faults, SnapshotOptions};
-use super::state::{Failure, MemoryPages, State};
+use super::state::{Failure, MemoryPages, State, to_index};
 use super::{Snapshot, SnapshotStats};
 use crate::arithmetic::exact;
 use crate::error::{Error, ErrorKind, Result};
@@ -100,7 +100,6 @@ impl SnapshotOptions {
         let uffd = uffd.map_err(|e| unsupported("cannot use userfaultfd", e))?;
 
         let mut pages = Vec::new();
-        let mut whole = Vec::new();
         for (i, memory) in memories.iter().enumerate() {
             if memory.address() % page_size != 0 {
                 let message = format!(
@@ -109,20 +108,16 @@ impl SnapshotOptions {
                 return Err(Error::new(ErrorKind::Image, message));
             }
             let numbers = page_numbers(*memory, page_size);
-            let (numbers, data) = register(&uffd, &tracked, numbers, page_size)
+            let data = register(&uffd, &tracked, &numbers, page_size)
                 .map_err(|error| error.at(format_args!("memory {i}")))?;
-            pages.push(MemoryPages::new(numbers)?);
-            whole.push(data);
+            let mut memory = MemoryPages::new(numbers)?;
+            data.iter().for_each(|numbers| memory.add_data(numbers));
+            pages.push(memory);
         }
-        let copies = Copies::new(slots(self, &pages, page_size)?, exact(page_size)?)?;
-        // A page of the guest is copied at most once.
+        // The room does not depend on the memories, which may grow until the freeze. Only the touched part costs memory.
+        let copies = Copies::new(exact(self.copy_limit / page_size)?, exact(page_size)?)?;
+        // A page is copied at most once.
         copies.touch(exact(count_pages(&tracked, &pages, page_size)?)?)?;
-        for (memory, data) in pages.iter_mut().zip(whole) {
-            for numbers in data {
-                let indices = memory.index(numbers.start)..memory.index(numbers.end);
-                memory.present.insert(indices);
-            }
-        }
         // A pin for each thread of a scan and of a few writers.
         let state = State::new(pages, copies, self.at_limit, cores().saturating_add(8));
         let engine = Engine::new(uffd, page_size, memories.to_vec(), state)?;
@@ -211,12 +206,13 @@ impl Preparation {
         Ok(self.dirty_pages())
     }
 
-    /// Freezes the memories of a stopped guest. The guest may continue when this returns, and whatever it writes from
-    /// then on is not in the snapshot.
+    /// Freezes the memories of a stopped guest. The guest may continue when this returns. The snapshot does not contain
+    /// its later writes.
     ///
     /// `dump` describes the guest, with images of its memories ([`MemoryImage::from_slice`]). Those of prepared memories
     /// are replaced by their frozen view. A memory may have grown at its address since it was prepared. Borrowed images
-    /// that were not prepared are copied, up to the limit for copies in addition to the copied pages. Other images stay as they are.
+    /// that were not prepared are copied, up to the limit for copies, in addition to the copied pages. Other images stay as
+    /// they are.
     ///
     /// Call it on the guest's own thread, at a point where the guest is stopped: in a host function, or at an epoch
     /// deadline. No other thread may write to the memories during the call.
@@ -243,11 +239,6 @@ impl Preparation {
             state.check()?;
             for (prepared, len) in lens.iter().flatten() {
                 self.extend(&mut state, *prepared, *len)?;
-            }
-            // A memory that has grown has more pages to copy. No page is copied before the freeze.
-            let slots = slots(&self.options, &state.memories, page_size)?;
-            if slots > state.copies.room() {
-                state.copies = Copies::new(slots, exact(page_size)?)?;
             }
             self.add_new_pages(&mut state)?;
             let protect = |pages: &_| engine.userfaultfd().protect(&engine.addresses(pages));
@@ -306,8 +297,14 @@ impl Preparation {
         }
         if now.end > memory.pages.end {
             let added = memory.pages.end..now.end;
-            register(engine.userfaultfd(), &self.tracked, added.clone(), engine.page_size())?;
+            let uffd = engine.userfaultfd();
+            let data = register(uffd, &self.tracked, &added, engine.page_size())?;
             memory.grow(now.end)?;
+            for numbers in &data {
+                let protected = uffd.protect(&engine.addresses(numbers));
+                protected.map_err(|errno| snapshot_error("cannot protect memory", errno))?;
+                memory.add_data(numbers);
+            }
         }
         Ok(())
     }
@@ -358,20 +355,10 @@ fn next_missing(memory: &MemoryPages, at: usize) -> Option<usize> {
     (missing < memory.len()).then_some(missing)
 }
 
-fn to_index(pages: u64) -> usize {
-    usize::try_from(pages).unwrap_or(usize::MAX)
-}
-
 /// Returns the numbers of the pages of a memory. The last one may be a part.
 fn page_numbers(memory: LiveMemory, page_size: u64) -> Range<u64> {
     let (start, len) = (memory.address(), memory.len() as u64);
     start / page_size..(start + len).div_ceil(page_size)
-}
-
-/// Returns the number of pages that can be copied: those of the memories, up to the limit.
-fn slots(options: &SnapshotOptions, memories: &[MemoryPages], page_size: u64) -> Result<usize> {
-    let pages: u64 = memories.iter().map(|memory| memory.pages.end - memory.pages.start).sum();
-    exact((options.copy_limit / page_size).min(pages))
 }
 
 /// Returns the number of pages of memories that contain data.
@@ -386,13 +373,13 @@ fn count_pages(tracked: &TrackedPages, memories: &[MemoryPages], page_size: u64)
     Ok(count)
 }
 
-/// Registers pages. Returns them, and those of mappings in which every page is data.
+/// Registers pages. Returns the page numbers of mappings in which every page is data.
 fn register(
     uffd: &Userfaultfd,
     tracked: &TrackedPages,
-    pages: Range<u64>,
+    pages: &Range<u64>,
     page_size: u64,
-) -> Result<(Range<u64>, Vec<Range<u64>>)> {
+) -> Result<Vec<Range<u64>>> {
     let addresses = pages.start * page_size..pages.end * page_size;
     let refuse =
         |why: &str| Err(Error::new(ErrorKind::Image, format!("cannot protect the memory: {why}")));
@@ -406,7 +393,7 @@ fn register(
         return refuse("it is a shared mapping, which other processes may write to");
     }
     if addresses.is_empty() {
-        return Ok((pages, Vec::new()));
+        return Ok(Vec::new());
     }
     match uffd.register(&addresses) {
         Ok(()) => {}
@@ -424,7 +411,7 @@ fn register(
         }
     }
     let to_pages = |range: Range<u64>| range.start / page_size..range.end / page_size;
-    Ok((pages, others.into_iter().map(to_pages).collect()))
+    Ok(others.into_iter().map(to_pages).collect())
 }
 
 /// Returns a finder of the extents of live memory.

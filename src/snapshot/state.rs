@@ -7,8 +7,8 @@
 //! copy, and the dump is a mixture of two moments.
 //!
 //! # The idea
-//! A fault only says that someone wants to write to a page. What happens is decided by the state of the page at that
-//! time, under the mutex of the snapshot:
+//! A fault only says that a thread tries to write to a page. The state of the page at that time, under the mutex of the
+//! snapshot, decides what happens:
 //!
 //! | phase | state | in the tables | a fault |
 //! |---|---|---|---|
@@ -92,7 +92,7 @@ impl Failure {
     }
 }
 
-/// What to do about a fault.
+/// The response to a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The page belongs to no memory of the snapshot.
@@ -145,6 +145,11 @@ impl MemoryPages {
         Ok(Self { pages, present, open, released: 0 })
     }
 
+    /// Records that all of these pages contain data, although they may not be populated.
+    pub(super) fn add_data(&mut self, numbers: &Range<u64>) {
+        self.present.insert(self.index(numbers.start)..self.index(numbers.end));
+    }
+
     /// Returns the number of pages.
     pub(super) fn len(&self) -> usize {
         to_index(self.pages.end - self.pages.start)
@@ -170,7 +175,7 @@ impl MemoryPages {
 }
 
 /// Returns a page number or a count of pages as an index. A process has fewer pages than addresses.
-fn to_index(pages: u64) -> usize {
+pub(super) fn to_index(pages: u64) -> usize {
     usize::try_from(pages).unwrap_or(usize::MAX)
 }
 
@@ -217,7 +222,7 @@ impl State {
     }
 
     /// Returns the index of the memory that has the page number `page`.
-    pub(super) fn memory_of(&self, page: u64) -> Option<usize> {
+    fn memory_of(&self, page: u64) -> Option<usize> {
         self.memories.iter().position(|memory| memory.pages.contains(&page))
     }
 
@@ -379,7 +384,7 @@ impl State {
         true
     }
 
-    /// Returns what a reader finds at index `first` of a memory, up to `most` pages.
+    /// Begins to read at index `first` of a memory. Returns the way to read there, for at most `most` pages.
     pub(super) fn begin_read(&mut self, memory: usize, first: usize, most: usize) -> Stretch {
         let pages = &self.memories[memory];
         let end = first.saturating_add(most).min(pages.len());

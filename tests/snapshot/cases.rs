@@ -375,6 +375,29 @@ fn a_memory_may_grow_in_place() {
     });
 }
 
+/// Nothing says that a page of a file is not zero before it is read.
+#[test]
+fn a_memory_may_grow_by_a_private_mapping_of_a_memfd() {
+    let _alone = require!("userfaultfd", alone());
+    each_kind_of_fault(|options| {
+        let mut area = Area::reserve(64 * PAGE, 8 * PAGE);
+        area.write(0, 1);
+        let prepared = prepare(&options, &[&area]).unwrap();
+        let image = rustix::fs::memfd_create("image", MemfdFlags::CLOEXEC).unwrap();
+        fs::File::from(image.try_clone().unwrap()).write_all(&[5; 16 * PAGE]).unwrap();
+        area.grow(24 * PAGE);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the range lies in the area, which no reference borrows.
+        unsafe { mmap(area.at(8 * PAGE).cast(), 16 * PAGE, protection, flags, &image, 0) }.unwrap();
+        let snapshot = prepared.freeze(Area::dump(&[&area])).unwrap();
+        (8..24).for_each(|page| area.write(page * PAGE, 9));
+        let core = write(&snapshot).unwrap();
+        snapshot.finish().unwrap();
+        assert!((8..24).all(|page| byte(&core, 0, page * PAGE) == 5));
+    });
+}
+
 #[test]
 fn a_memory_that_has_grown_has_more_room_for_copies() {
     let _alone = require!("userfaultfd", alone());
