@@ -3,8 +3,8 @@
 //! # Order of the steps
 //! - While preparing, a fault is decided and its page unprotected under the mutex. Once frozen, pages are unprotected
 //!   after the mutex is unlocked, and only pages that are copied aside or sent ([`state`](super::state)).
-//! - The end of a snapshot, for whatever reason, is recorded in the state before anything is unprotected. So whoever
-//!   reads a page checks the state afterwards, and discards what it has read if the snapshot has ended.
+//! - The end of a snapshot, for any reason, is recorded in the state before anything is unprotected. A reader checks the
+//!   state after it has read pages, and discards them if the snapshot has ended.
 //! - The ranges are unregistered before the descriptor is closed. A child process that was forked without `exec` keeps
 //!   a copy of the descriptor, which would keep the protection.
 //!
@@ -19,13 +19,13 @@
 )]
 
 use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
 
 use super::live_memory::LiveMemory;
 use super::state::{Failure, PageReader, Phase, State, Stretch, Verdict};
@@ -65,7 +65,7 @@ pub(super) struct Engine {
     must_die: AtomicBool,
 }
 
-/// What has become of a write.
+/// The result of handling a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Handled {
     Done,
@@ -335,7 +335,7 @@ impl Engine {
             if self.state().phase == Phase::Ended {
                 return;
             }
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+            self.wake();
             std::thread::sleep(Duration::from_micros(50));
         }
     }

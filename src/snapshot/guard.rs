@@ -47,7 +47,7 @@ impl Guard {
         let (thread, owners) = (Mutex::new(thread), options.owners.clone());
         let this = Arc::new(Self { engine, thread, faults, releases, _owners: owners });
         match failure {
-            // Dropping the guard ends what has begun.
+            // Dropping the guard ends the registration.
             Some(error) => {
                 let message = "cannot start the thread of a snapshot";
                 Err(Error::io(ErrorKind::Image, message, error))

@@ -7,8 +7,8 @@ use crate::image::copy_racing;
 
 /// The address range of a live memory, which a snapshot protects and reads.
 ///
-/// It is only an address and a length. [`SnapshotOptions::prepare`](super::SnapshotOptions::prepare) states what must
-/// hold for the memory there.
+/// It is only an address and a length. [`SnapshotOptions::prepare`](super::SnapshotOptions::prepare) states the
+/// requirements for the memory there.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveMemory {
     start: *const UnsafeCell<u8>,
@@ -58,7 +58,7 @@ impl LiveMemory {
     ///   writer is the caller.
     pub(super) unsafe fn read(&self, offset: usize, to: &mut [u8]) {
         // SAFETY: the caller guarantees that the bytes are mapped. Cells promise nothing about their contents, so the
-        // reference is valid whatever references to the memory other threads hold.
+        // reference is valid even if other threads hold references to the memory.
         let bytes = unsafe {
             let start = self.start.byte_add(offset);
             std::slice::from_raw_parts(start, to.len())

@@ -198,7 +198,7 @@ fn open_device() -> io::Result<OwnedFd> {
 
 fn open_by_call(flags: UserfaultfdFlags) -> io::Result<OwnedFd> {
     let flags = flags | UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
-    // SAFETY: the call opens a descriptor and has no other effect. What later calls do with it is in this file.
+    // SAFETY: the call opens a descriptor and has no other effect. All later uses of it are in this file.
     Ok(unsafe { userfaultfd(flags) }?)
 }
 
