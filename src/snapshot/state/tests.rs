@@ -59,10 +59,9 @@ enum Owner {
     /// It waits for the freeze.
     Prepared,
     Reading(usize),
-    /// It has pinned a page, and copies it.
-    Copying(usize, Pin),
-    /// It has copied a page with these contents, and removes the pin.
-    Unpinning(usize, Pin, u8),
+    /// It has pinned these pages, and copies them one by one. The contents are those of the first ones.
+    Copying(Range<usize>, Pin, Vec<u8>),
+    /// It has read the pages before this one.
     Releasing(usize),
     Unprotecting(usize, Range<u64>),
     Ending,
@@ -109,6 +108,8 @@ struct Node {
 struct World {
     operations: [&'static [Operation]; 2],
     releases: bool,
+    /// The maximum number of pages that the reader pins at once.
+    most: usize,
     /// Whether the snapshot may be cancelled at any time after the freeze.
     may_cancel: bool,
     model: Model,
@@ -144,6 +145,7 @@ impl World {
         Self {
             operations: scenario.operations,
             releases: scenario.releases,
+            most: scenario.most,
             may_cancel,
             model: Model {
                 contents: [0; PAGES],
@@ -354,36 +356,40 @@ impl World {
                 Owner::Prepared
             }
             Owner::Reading(_) if has_ended => Owner::Ending,
-            Owner::Reading(page) => match self.state.begin_read(0, page, 1) {
-                Stretch::Zeros(_) => {
-                    self.check(page, 0);
-                    Owner::Releasing(page)
+            Owner::Reading(page) => match self.state.begin_read(0, page, self.most) {
+                Stretch::Zeros(pages) => {
+                    (page..page + pages).for_each(|page| self.check(page, 0));
+                    Owner::Releasing(page + pages)
                 }
-                Stretch::Pinned(_, pin) => Owner::Copying(page, pin),
+                Stretch::Pinned(pages, pin) => Owner::Copying(page..page + pages, pin, Vec::new()),
                 Stretch::Copied => {
                     self.check(page, self.state.copies.get(FIRST + page as u64).unwrap()[0]);
-                    Owner::Releasing(page)
+                    Owner::Releasing(page + 1)
                 }
                 Stretch::Released | Stretch::Busy => panic!("there is one reader"),
             },
-            Owner::Copying(page, pin) => Owner::Unpinning(page, pin, self.model.contents[page]),
-            Owner::Unpinning(page, pin, value) => {
+            Owner::Copying(pages, pin, mut contents) if contents.len() < pages.len() => {
+                contents.push(self.model.contents[pages.start + contents.len()]);
+                Owner::Copying(pages, pin, contents)
+            }
+            Owner::Copying(pages, pin, contents) => {
                 if self.state.unpin(0, pin) {
-                    self.check(page, value);
-                    Owner::Releasing(page)
+                    let end = pages.end;
+                    pages.zip(contents).for_each(|(page, value)| self.check(page, value));
+                    Owner::Releasing(end)
                 } else {
                     assert!(has_ended);
                     Owner::Ending
                 }
             }
-            Owner::Releasing(page) if !self.releases => Self::next_read(page),
-            Owner::Releasing(page) => match self.state.release(0, page + 1) {
-                Some(pages) => Owner::Unprotecting(page, pages),
+            Owner::Releasing(end) if !self.releases => Self::next_read(end),
+            Owner::Releasing(end) => match self.state.release(0, end) {
+                Some(pages) => Owner::Unprotecting(end, pages),
                 None => Owner::Ending,
             },
-            Owner::Unprotecting(page, pages) => {
+            Owner::Unprotecting(end, pages) => {
                 self.unprotect(pages);
-                Self::next_read(page)
+                Self::next_read(end)
             }
             Owner::Ending => {
                 self.state.end(None);
@@ -397,12 +403,12 @@ impl World {
         };
     }
 
-    /// Returns what follows after a page was read.
+    /// Returns the step after all pages before `page` were read.
     fn next_read(page: usize) -> Owner {
-        if page + 1 < PAGES { Owner::Reading(page + 1) } else { Owner::Ending }
+        if page < PAGES { Owner::Reading(page) } else { Owner::Ending }
     }
 
-    /// Checks what the reader has read.
+    /// Checks the contents of a page that the reader has read.
     fn check(&self, page: usize, value: u8) {
         assert_eq!(value, self.model.frozen.unwrap()[page], "page {page}");
     }
@@ -413,8 +419,10 @@ struct Scenario {
     operations: [&'static [Operation]; 2],
     populated: [bool; PAGES],
     duplicates: usize,
-    /// Whether the reader releases what it has read.
+    /// Whether the reader releases the pages that it has read.
     releases: bool,
+    /// The maximum number of pages that the reader pins at once.
+    most: usize,
 }
 
 /// Explores all orders of steps. Returns the number of states.
@@ -462,8 +470,13 @@ fn path(steps: &[(usize, Option<Step>)], mut at: usize) -> Vec<Step> {
 
 #[test]
 fn every_order_of_events_is_consistent() {
-    let scenario =
-        |operations, populated| Scenario { operations, populated, duplicates: 1, releases: true };
+    let scenario = |operations, populated| Scenario {
+        operations,
+        populated,
+        duplicates: 1,
+        releases: true,
+        most: PAGES,
+    };
     let scenarios = [
         // Both threads write to the same pages. The second page is populated by its first write.
         scenario(
@@ -489,12 +502,14 @@ fn every_order_of_events_is_consistent() {
             [&[Write(0, 1), Freeze, Write(0, 2), Write(1, 3), Write(2, 4)], &[Write(1, 5)]],
             [true, true, true],
         ),
-        // The same, without releases: a fault reaches a page that is pinned.
+        // The same, with a reader of single pages and without releases: a fault that releases several pages reaches one
+        // that is pinned.
         Scenario {
             operations: [&[Freeze, Write(0, 2), Write(1, 3), Write(2, 4)], &[]],
             populated: [true, true, true],
             duplicates: 1,
             releases: false,
+            most: 1,
         },
     ];
     let mut states = 0;
