@@ -13,7 +13,7 @@ use memmap2::{Advice, MmapMut};
 /// The size in bytes of the pages that are written.
 pub const PAGE: usize = 4096;
 
-/// What the guest writes.
+/// The writes of the guest.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Writes {
     /// Pages per second, in an order in which neighbours are far apart.
@@ -142,7 +142,7 @@ pub struct Frozen {
     pub expected: Option<Vec<u8>>,
 }
 
-/// What a guest and its observer share.
+/// The state that a guest and its observer share.
 pub struct Control {
     phase: AtomicUsize,
     stop: AtomicBool,

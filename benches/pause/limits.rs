@@ -59,8 +59,8 @@ pub fn protect(guest: &Touched) -> Option<Duration> {
     if fd < 0 {
         return None;
     }
-    // SAFETY: `arg` has the layout that the code wants. The pages are registered for write protection only, nobody
-    // writes to them until the descriptor is closed, and that ends the protection.
+    // SAFETY: `arg` has the layout that each code requires. The pages are registered for write protection only, and no
+    // thread writes to them until the descriptor is closed, which ends the protection.
     let call = |code: u64, arg: &mut [u64; 4]| unsafe {
         libc::syscall(libc::SYS_ioctl, fd, code, arg.as_mut_ptr()) == 0
     };

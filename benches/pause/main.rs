@@ -11,13 +11,14 @@ mod common;
 mod guest;
 mod limits;
 mod reads;
+#[path = "../../tests/common/sigbus.rs"]
+mod sigbus;
 
-use std::ffi::c_void;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corestream::snapshot::{Faults, SnapshotOptions, SnapshotStats, handle_sigbus};
+use corestream::snapshot::{Faults, SnapshotOptions, SnapshotStats};
 use corestream::{CoreDumpFile, Dumper, FileSink, Sink};
 use guest::{Control, Gaps, Phase, Touched, Writes};
 
@@ -41,7 +42,7 @@ enum Target {
 }
 
 fn main() {
-    install_sigbus_handler();
+    sigbus::install();
     let test = common::test_mode();
     let rounds = option("--rounds").map_or(20, |rounds| rounds.parse().unwrap());
     let rounds = if test { 1 } else { rounds };
@@ -298,25 +299,5 @@ impl Write for Slow {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn install_sigbus_handler() {
-    let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
-    // SAFETY: zeros are valid for `sigaction`, and the handler only calls `handle_sigbus` and `abort`.
-    unsafe {
-        let mut new: libc::sigaction = std::mem::zeroed();
-        new.sa_sigaction = action as *const () as libc::sighandler_t;
-        new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        assert_eq!(libc::sigaction(libc::SIGBUS, &raw const new, std::ptr::null_mut()), 0);
-    }
-}
-
-extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid `siginfo_t` with an address.
-    let address = unsafe { (*info).si_addr() };
-    if !handle_sigbus(address.addr()) {
-        // SAFETY: `abort` may be called in a signal handler.
-        unsafe { libc::abort() };
     }
 }

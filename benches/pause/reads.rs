@@ -1,4 +1,4 @@
-//! What it costs to send a memory through a buffer, against sending it from where it is.
+//! Compares sending a memory through a buffer with sending it straight from the memory.
 //!
 //! A frozen page must not be unprotected while it is read. If a system call reads it, that may take minutes. So a dump
 //! copies it to a small buffer first. This compares both.

@@ -62,7 +62,7 @@ impl Area {
     }
 
     pub fn write(&self, offset: usize, value: u8) {
-        // SAFETY: the byte is accessible, and nobody else accesses it except a snapshot.
+        // SAFETY: the byte is accessible, and only a snapshot accesses it besides.
         unsafe { self.at(offset).write_volatile(value) };
     }
 
@@ -98,7 +98,7 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the mapping any more.
+        // SAFETY: no thread uses the mapping any more.
         let _ = unsafe { munmap(self.start.cast(), self.reserved) };
     }
 }

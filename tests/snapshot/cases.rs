@@ -1,4 +1,4 @@
-//! Single cases of snapshots: what is refused, what the host and the kernel do meanwhile, and how snapshots end.
+//! Single cases of snapshots: refused memory, writes by the host and the kernel, and the end of a snapshot.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -116,7 +116,7 @@ fn freezes_a_private_mapping_of_a_memfd() {
         fs::File::from(image.try_clone().unwrap()).write_all(&[5; 16 * PAGE]).unwrap();
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the range lies in the area, which nobody borrows.
+        // SAFETY: the range lies in the area, which no reference borrows.
         unsafe { mmap(area.at(8 * PAGE).cast(), 16 * PAGE, protection, flags, &image, 0) }.unwrap();
         // Written before, read before, and untouched.
         area.write(8 * PAGE, 6);
@@ -299,7 +299,7 @@ fn memory_that_is_removed_is_an_error() {
             let snapshot = freeze(&options, &[&area]);
             let plan = Dumper::new().plan(&snapshot.dump).unwrap();
             let part = area.at(48 * PAGE).cast();
-            // SAFETY: nobody borrows this part of the area.
+            // SAFETY: no reference borrows this part of the area.
             unsafe {
                 match how {
                     "discarded" => madvise(part, 16 * PAGE, Advice::LinuxDontNeed).unwrap(),
@@ -375,7 +375,7 @@ fn a_memory_may_grow_in_place() {
     });
 }
 
-/// Nothing says that a page of a file is not zero before it is read.
+/// The pages of such a mapping have contents before they are populated.
 #[test]
 fn a_memory_may_grow_by_a_private_mapping_of_a_memfd() {
     let _alone = require!("userfaultfd", alone());

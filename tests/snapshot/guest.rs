@@ -1,9 +1,6 @@
 //! A guest: a memory with a shadow that has the same contents, and the writes to both.
 
-use std::ffi::c_void;
-use std::sync::Once;
-
-use corestream::snapshot::{self, LiveMemory};
+use corestream::snapshot::LiveMemory;
 use corestream::{CoreDump, CoreDumpFile, Memory, MemoryImage, MemoryType};
 use memmap2::MmapMut;
 
@@ -62,29 +59,5 @@ pub fn assert_contents(core: &[u8], expected: &[u64]) {
     let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
     for (i, (word, expected)) in words.zip(expected).enumerate() {
         assert_eq!(word, *expected, "word {i} of page {}", i / 512);
-    }
-}
-
-/// Installs a handler for SIGBUS that passes faults to the snapshots.
-pub fn install_sigbus_handler() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let action: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
-        // SAFETY: zeros are valid for `sigaction`, and the handler only calls `handle_sigbus` and `abort`.
-        unsafe {
-            let mut new: libc::sigaction = std::mem::zeroed();
-            new.sa_sigaction = action as *const () as libc::sighandler_t;
-            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            assert_eq!(libc::sigaction(libc::SIGBUS, &raw const new, std::ptr::null_mut()), 0);
-        }
-    });
-}
-
-extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid `siginfo_t` with an address.
-    let address = unsafe { (*info).si_addr() };
-    if !snapshot::handle_sigbus(address.addr()) {
-        // SAFETY: `abort` may be called in a signal handler.
-        unsafe { libc::abort() };
     }
 }

@@ -1,6 +1,5 @@
 //! Each system call of a snapshot fails with each error, injected by strace. The dump is right or there is an error, and
 //! the guest always goes on.
-#![allow(clippy::print_stdout, reason = "a test prints how many faults it has injected")]
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,7 +12,7 @@ use crate::alone;
 use crate::area::{Area, PAGE, byte};
 use crate::cases::numbered;
 use crate::environment::require;
-use crate::guest::install_sigbus_handler;
+use crate::sigbus;
 use crate::strace;
 
 /// Makes [`a_snapshot`] run, with this kind of faults.
@@ -34,7 +33,7 @@ const INJECTED: [(&str, &[&str]); 7] = [
 #[test]
 fn a_snapshot() {
     let Ok(faults) = std::env::var(FAULTS) else { return };
-    install_sigbus_handler();
+    sigbus::install();
     let faults = if faults == "signal" { Faults::Signal } else { Faults::Thread };
     let area = numbered(16);
     let result = take(&SnapshotOptions::new().faults(faults), &area);
@@ -105,6 +104,5 @@ fn no_failing_system_call_harms_the_guest() {
             }
         }
     }
-    println!("{injected} faults");
     assert!(injected > 100, "only {injected} faults were injected");
 }

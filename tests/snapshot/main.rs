@@ -14,6 +14,9 @@ mod huge_pages;
 #[path = "../common/strace.rs"]
 mod strace;
 
+#[path = "../common/sigbus.rs"]
+mod sigbus;
+
 mod area;
 mod cases;
 mod failures;
@@ -34,7 +37,7 @@ use corestream::snapshot::SnapshotOptions;
 fn alone() -> Result<MutexGuard<'static, ()>, String> {
     static ALONE: Mutex<()> = Mutex::new(());
     let guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    guest::install_sigbus_handler();
+    sigbus::install();
     let area = area::Area::new(area::PAGE);
     // SAFETY: the area outlives the preparation.
     let prepared = unsafe { SnapshotOptions::new().prepare(&[area.live()]) };

@@ -65,7 +65,7 @@ impl Sink for SlowSink<'_> {
     }
 }
 
-/// What the guest is to do.
+/// The tasks of the guest.
 const RUN: u64 = 0;
 const FREEZE: u64 = 1;
 const STOP: u64 = 2;
