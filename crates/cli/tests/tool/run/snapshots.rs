@@ -22,7 +22,7 @@ fn probe() -> Result<(), String> {
     let map = memmap2::MmapMut::map_anon(4096).unwrap();
     let memory = LiveMemory::new(map.as_ptr(), map.len());
     let options = SnapshotOptions::new().faults(Faults::Signal);
-    // SAFETY: the mapping outlives the preparation, and nobody writes to it.
+    // SAFETY: the mapping outlives the preparation, and no thread writes to it.
     let prepared = unsafe { options.prepare(&[memory]) };
     prepared.map(drop).map_err(|error| error.to_string())
 }
@@ -30,16 +30,19 @@ fn probe() -> Result<(), String> {
 /// The number of pages of the host that the guests write to.
 const PAGES: u64 = 1024;
 
-/// A guest that writes the numbers 1, 2, 3 and so on to its pages in turn, forever. Page `p` then holds the latest number
-/// with the remainder `p`.
-const COUNTS: &str = r#"(module
-    (memory 130)
-    (global $n (mut i32) (i32.const 0))
+/// A function that writes the next number to the next page, in a guest whose text has `WRITE` in its place.
+const WRITE: &str = r#"(global $n (mut i32) (i32.const 0))
     (func $write
         (global.set $n (i32.add (global.get $n) (i32.const 1)))
         (i32.store
             (i32.mul (i32.rem_u (global.get $n) (i32.const 1024)) (i32.const 4096))
-            (global.get $n)))
+            (global.get $n)))"#;
+
+/// A guest that writes the numbers 1, 2, 3 and so on to its pages in turn, forever. Page `p` then holds the latest number
+/// with the remainder `p`.
+const COUNTS: &str = r#"(module
+    (memory 130)
+    WRITE
     (func (export "_start")
         ;; More than a pipe holds.
         (memory.fill (i32.const 4259840) (i32.const 1) (i32.const 4194304))
@@ -49,12 +52,7 @@ const COUNTS: &str = r#"(module
 const READS: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
     (memory (export "memory") 130)
-    (global $n (mut i32) (i32.const 0))
-    (func $write
-        (global.set $n (i32.add (global.get $n) (i32.const 1)))
-        (i32.store
-            (i32.mul (i32.rem_u (global.get $n) (i32.const 1024)) (i32.const 4096))
-            (global.get $n)))
+    WRITE
     (func (export "_start")
         ;; More than a pipe holds.
         (memory.fill (i32.const 4259840) (i32.const 1) (i32.const 4194304))
@@ -75,7 +73,7 @@ struct Guest {
 impl Guest {
     /// Starts a guest called `guest.wat`, and waits until the tool handles SIGUSR1.
     fn start(text: &str, args: &[&str]) -> Self {
-        let directory = directory("guest.wat", text);
+        let directory = directory("guest.wat", text.replace("WRITE", WRITE));
         let mut command = Command::new(tool_path());
         command.current_dir(directory.path()).args(["run", "guest.wat"]).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -119,6 +117,15 @@ impl Guest {
     fn stop(mut self) {
         self.signal(Signal::TERM);
         assert_eq!(waiting::exit(&mut self.child).code(), Some(143));
+    }
+}
+
+impl Drop for Guest {
+    /// Ends a guest whose test has failed.
+    fn drop(&mut self) {
+        // Fails if the guest has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -173,7 +180,7 @@ fn dumps_a_running_guest_on_each_signal() {
     guest.stop();
 }
 
-/// A global that is not exported, a memory with 64-bit addresses, and a function that waits for nobody.
+/// A global that is not exported, a memory with 64-bit addresses, and a function that waits forever.
 const WAITS: &str = r#"(module
     (memory 1 1 shared)
     (memory i64 1)
@@ -343,7 +350,7 @@ fn a_snapshot_at_its_limit_fails_or_waits() {
 #[test]
 fn a_failed_snapshot_leaves_nothing_and_the_guest_goes_on() {
     require!("userfaultfd", probe());
-    let directory = directory("guest.wat", COUNTS);
+    let directory = directory("guest.wat", COUNTS.replace("WRITE", WRITE));
     let args = ["guest.wat", "--snapshot-on", "USR1", "-o", "out/g%c.core"];
     let output = tool(directory.path(), &args);
     assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
@@ -381,7 +388,7 @@ fn a_signal_during_a_snapshot_ends_the_tool() {
 fn copies_or_stops_the_guest_if_its_memory_cannot_be_protected() {
     require!(strace);
     for (limit, how) in [("64MiB", "all memory copied"), ("1MiB", "the guest stood still")] {
-        let directory = directory("guest.wat", READS);
+        let directory = directory("guest.wat", READS.replace("WRITE", WRITE));
         let log = directory.path().join("log");
         let mut command = strace::traced(&log, "ioctl", &["ioctl:error=ENOTTY".into()]);
         command.arg(tool_path()).current_dir(directory.path());
@@ -420,7 +427,7 @@ fn copies_or_stops_the_guest_if_its_memory_cannot_be_protected() {
 
 #[test]
 fn refuses_signals_that_are_in_use() {
-    let directory = directory("guest.wat", COUNTS);
+    let directory = directory("guest.wat", COUNTS.replace("WRITE", WRITE));
     for (signals, cause) in [
         ("SEGV", "cannot be used, because the engine uses it"),
         ("USR1,SIGTERM", "cannot be used, because it ends the tool"),
