@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use corestream::ByteSize;
 use corestream::snapshot::AtLimit;
 
@@ -23,6 +23,7 @@ use crate::progress::ProgressMode;
 /// `--dir`. The tool exits with the guest's exit code. Imports, exports and the arguments of `--invoke` are checked
 /// before the guest is compiled.
 #[derive(Args)]
+#[command(group(ArgGroup::new("snapshots").multiple(true)))]
 pub struct Run {
     /// The guest: a core module in the binary or text format
     #[arg(value_name = "GUEST")]
@@ -79,20 +80,21 @@ pub struct Run {
     ///
     /// The guest stands still for about a millisecond, and the dump is its state at that moment. It is written while the
     /// guest runs. Signals that the tool or the engine uses are refused.
-    #[arg(long, value_name = "SIGNAL", value_delimiter = ',')]
+    #[arg(long, value_name = "SIGNAL", value_delimiter = ',', group = "snapshots")]
     pub(super) snapshot_on: Vec<SignalName>,
 
     /// Dump the running guest every S seconds; the guest goes on
-    #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true,
+          group = "snapshots")]
     pub(super) snapshot_every: Option<Duration>,
 
     /// Maximum size of the copies of pages to which the guest writes before a snapshot has dumped them
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = dump::parse_nonzero_size,
-          allow_negative_numbers = true)]
+          allow_negative_numbers = true, requires = "snapshots")]
     pub(super) copy_limit: ByteSize,
 
     /// What happens when the copies reach their limit
-    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    #[arg(long, value_name = "WHAT", default_value = "fail", requires = "snapshots")]
     pub(super) at_copy_limit: AtCopyLimit,
 
     /// After a trap, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
