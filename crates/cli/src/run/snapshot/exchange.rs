@@ -37,7 +37,7 @@ pub enum Frozen {
     Written(Result<u64, Failure>),
 }
 
-/// What the guest's thread did with an offer.
+/// The response of the guest's thread to an offer.
 pub struct Taken {
     pub frozen: corestream::Result<Frozen>,
     /// How long the guest stood still.
@@ -134,6 +134,10 @@ impl Exchange {
         mut store: impl AsContextMut<Data = HostState>,
         host_call: Option<&'static str>,
     ) {
+        // A host call that waits comes here often, and mostly without an offer.
+        if self.state().offer.is_none() {
+            return;
+        }
         let point = store.as_context().data().snapshots.clone();
         // During the start function, the instance is not known yet.
         let Some(SnapshotPoint { name, max_frames, module, instance: Some(instance), .. }) = point
