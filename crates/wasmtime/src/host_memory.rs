@@ -21,8 +21,10 @@ use corestream::snapshot::{LiveMemory, Preparation, SnapshotOptions};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
-/// The addresses that a memory without a smaller maximum gets: 64 GiB. A 64-bit memory cannot grow further.
+/// The maximum number of addresses for a memory with 64-bit addresses, which cannot grow further: 64 GiB.
 const MAX_RESERVATION: usize = 64 << 30;
+/// The maximum size of a memory with 32-bit addresses: 4 GiB.
+const MAX_MEMORY32: usize = 4 << 30;
 
 /// Makes memories that never move, and prepares snapshots of them.
 ///
@@ -68,8 +70,7 @@ impl HostMemories {
     ///
     /// # Safety
     /// The memories stay mapped and never move until the snapshot has ended, even if the guest grows them and if its
-    /// store is dropped. What is left of the contract of [`SnapshotOptions::prepare`] is about the host's own code, which
-    /// must not
+    /// store is dropped. The rest of the contract of [`SnapshotOptions::prepare`] concerns the host's own code. It must not
     ///
     /// - discard or remap parts of the memories, for example with `MADV_DONTNEED`,
     /// - let the kernel write to pages of the memories that were pinned before: by io_uring with registered buffers, by
@@ -96,18 +97,19 @@ impl HostMemories {
     }
 }
 
-// SAFETY: every memory is zero, never moves, and is followed by inaccessible addresses: those of the reservation that are
-// not accessible yet, which include `guard` bytes after the `reserved` ones.
+// SAFETY: every memory is zero and never moves. The addresses after its accessible part, up to the end of the
+// reservation, are inaccessible. The reservation has at least `guard` bytes more than the memory can have.
 unsafe impl MemoryCreator for HostMemories {
     fn new_memory(
         &self,
-        _: MemoryType,
+        ty: MemoryType,
         minimum: usize,
         maximum: Option<usize>,
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        let wanted = maximum.unwrap_or(MAX_RESERVATION).min(MAX_RESERVATION).max(minimum);
+        let most = if ty.is_64() { MAX_RESERVATION } else { MAX_MEMORY32 };
+        let wanted = maximum.map_or(most, |maximum| maximum.min(most)).max(minimum);
         let capacity = wanted.max(reserved.unwrap_or(0));
         let reservation = Arc::new(Reservation::new(capacity, guard)?);
         let mut memory = HostMemory { reservation };
