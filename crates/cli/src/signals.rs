@@ -109,7 +109,7 @@ impl Interrupt {
         STOPPED_GUEST.store(code, Ordering::Relaxed);
     }
 
-    /// Leaves the phase in which there is output to remove. `result` is that of the work.
+    /// Leaves the phase in which there is output to remove. `result` is the result of the work.
     ///
     /// # Errors
     /// Returns the failure of the work, or the one to report if a signal was received in the meantime.

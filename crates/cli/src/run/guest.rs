@@ -177,7 +177,7 @@ impl Guest {
         });
     }
 
-    /// Returns what snapshots need, if they are wanted: the memories, and the exchange with the guest's thread.
+    /// Returns the memories and the exchange with the guest's thread, if snapshots can be requested.
     pub fn snapshot_parts(&self) -> Option<(Arc<HostMemories>, Arc<Exchange>)> {
         let exchange = self.store.data().snapshots.as_ref()?.exchange.clone();
         Some((self.memories.clone()?, exchange))

@@ -5,12 +5,12 @@ use std::cell::UnsafeCell;
 
 use wasmtime::{AsContext, Memory};
 
-/// Returns the bytes of an unshared memory as cells, which nobody borrows.
+/// Returns the bytes of an unshared memory as cells. They do not borrow the store.
 ///
 /// # Safety
 /// Until the caller has dropped the cells:
 /// - The guest does not run, so the memory does not grow or move, and the store is not dropped.
-/// - No `&mut` to the bytes exists. A `&[u8]` exists only while nobody writes to the cells.
+/// - No `&mut` to the bytes exists. While a `&[u8]` to them exists, no code writes to the cells.
 pub unsafe fn cells<'m>(memory: &Memory, store: impl AsContext) -> &'m [UnsafeCell<u8>] {
     let (start, len) = (memory.data_ptr(&store), memory.data_size(&store));
     // SAFETY: the engine reports the address and the length of the memory, which stays there as long as the cells are

@@ -16,7 +16,7 @@ pub struct HostState {
     pub snapshots: Option<SnapshotPoint>,
 }
 
-/// What a snapshot needs at the point where it freezes the guest.
+/// The data that the guest's thread needs to freeze the guest.
 #[derive(Clone)]
 pub struct SnapshotPoint {
     pub exchange: Arc<Exchange>,

@@ -256,14 +256,15 @@ impl SnapshotThread {
             let result = thread.map_err(failed)?.join();
             result.unwrap_or_else(|_| Err(Failure::new("the thread that dumps has failed")))
         })?;
-        // The dump is complete, whatever happens to the snapshot now.
+        // The dump is complete, even if the snapshot fails now.
         let stats = snapshot.as_ref().map(corestream::snapshot::Snapshot::stats);
         Ok((stats, bytes))
     }
 }
 
 impl Setup {
-    /// Adds what the guest's thread had no time for.
+    /// Completes the description of a frozen guest. The guest's thread leaves this to the snapshot thread, to keep the
+    /// pause short.
     fn complete(
         &self,
         dump: &mut CoreDump<'_>,
