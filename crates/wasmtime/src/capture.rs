@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use wasmtime::component::Component;
 use wasmtime::{
     AsContextMut, Extern, Instance, Linker, Module, StoreContextMut, WasmBacktrace, WasmCoreDump,
 };
 
+use super::component::{ComponentInstances, KnownComponent};
 use super::describe::describe;
 use super::frames::FrameRecorder;
 use super::identity::{Identities, module_identity};
@@ -157,6 +159,7 @@ pub struct Capture<'w, T: 'static> {
     instances: Vec<Instance>,
     pub(super) hints: ImportHints<'w, T>,
     identities: Identities,
+    components: Vec<KnownComponent>,
     recorder: Option<&'w FrameRecorder<T>>,
 }
 
@@ -170,6 +173,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             instances: Vec::new(),
             hints: ImportHints { defined: HashMap::new(), instances: Vec::new(), linker: None },
             identities: Identities::default(),
+            components: Vec::new(),
             recorder: None,
         }
     }
@@ -324,6 +328,53 @@ impl<'w, T: 'static> Capture<'w, T> {
         self
     }
 
+    /// Records where the core instances of `component` come from. `wasm` is the component in the binary format.
+    ///
+    /// In the dump, each core instance of the component has a module of its own, even if several are instances of the
+    /// same module. The name of that module is the path of the component instance and the name of the core module, such
+    /// as `outer/inner:module`. An instance of the outermost component has no path. A part without a name is its index,
+    /// such as `#2`. If a name would occur again, the name of the core instance or a number is added, as in `libc(2)`. A
+    /// second instantiation of the component in the same store adds `[2]`.
+    ///
+    /// A fused adapter, which Wasmtime makes between two components, is named `adapter(caller, callee)`, in any order. It
+    /// has no identity, and its memories and globals may be unknown, without a note.
+    ///
+    /// The identities of the core modules are recorded too. This hashes them, and does not keep `wasm`. If the instances
+    /// of the store do not fit the bytes, the result has a [`Note::Component`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::component::{Component, Linker};
+    /// use wasmtime::{Config, Engine, Store};
+    ///
+    /// let text = r#"(component
+    ///     (component $inner
+    ///         (core module $code (func (export "f") unreachable))
+    ///         (core instance $code (instantiate $code))
+    ///         (func (export "f") (canon lift (core func $code "f"))))
+    ///     (instance $inner (instantiate $inner))
+    ///     (export "run" (func $inner "f")))"#;
+    /// let wasm = wat::parse_str(text)?;
+    /// let engine = Engine::new(Config::new().coredump_on_trap(true))?;
+    /// let component = Component::from_binary(&engine, &wasm)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Linker::new(&engine).instantiate(&mut store, &component)?;
+    /// let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+    ///
+    /// let error = run.call(&mut store, ()).unwrap_err();
+    /// let capture = Capture::new("guest.wasm").component(&component, &wasm);
+    /// let captured = capture.trapped(&mut store, &error)?;
+    /// assert_eq!(captured.dump.modules[0].name.as_deref(), Some("inner:code"));
+    /// assert!(captured.dump.modules[0].identity.sha256.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn component(mut self, component: &Component, wasm: &[u8]) -> Self {
+        self.components.push(KnownComponent::new(component, wasm));
+        self
+    }
+
     /// Captures the store of a call that failed with `error`. The trap's message in the dump is the root cause of
     /// `error`.
     ///
@@ -374,7 +425,8 @@ impl<'w, T: 'static> Capture<'w, T> {
         store: &'a mut impl AsContextMut<Data = T>,
         core_dump: &WasmCoreDump,
     ) -> Captured<'a> {
-        let inventory = Inventory::of_core_dump(core_dump);
+        let mut inventory = Inventory::of_core_dump(core_dump);
+        self.find_components(&store.as_context_mut(), &mut inventory);
         self.finish(store, inventory, of_backtrace(core_dump.frames()))
     }
 
@@ -413,7 +465,14 @@ impl<'w, T: 'static> Capture<'w, T> {
                 }
             }
         }
-        Inventory::of_instances(store, instances, all)
+        let mut inventory = Inventory::of_instances(store, instances, all);
+        self.find_components(store, &mut inventory);
+        inventory
+    }
+
+    fn find_components(&self, store: &StoreContextMut<'_, T>, inventory: &mut Inventory) {
+        inventory.components =
+            ComponentInstances::find(store, &inventory.instances, &self.components);
     }
 
     /// Returns the recorder's frames if they belong to this backtrace, otherwise the backtrace's.

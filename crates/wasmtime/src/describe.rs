@@ -44,8 +44,10 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for module in &inventory.modules {
         dump.add_module(module.name().map_or_else(Module::anonymous, Module::new));
     }
-    identities.place(&inventory.modules, &mut dump);
+    identities.place(&inventory.modules, &inventory.components, &mut dump);
     let frames = model_frames(&mut inventory, &dump, frames, notes);
+    // After the frames, which find their instances by the modules of the store.
+    inventory.components.name_modules(&inventory.instances, &mut dump, notes);
     dump.add_thread(Thread::new(thread).with_frames(frames));
     // Reading the values of globals needs the store mutably, so it comes before the memories, which borrow the store.
     for item in &inventory.globals {

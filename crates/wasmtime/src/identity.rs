@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 use wasmparser::{BinaryReader, Parser, Payload};
 use wasmtime::Module;
 
+use super::component::ComponentInstances;
+
 /// The identities of the modules whose bytes the embedder passed.
 #[derive(Default)]
 pub(super) struct Identities(Vec<(Module, ModuleIdentity)>);
@@ -16,13 +18,19 @@ impl Identities {
     }
 
     /// Sets the identities of a dump's modules, and adds a note that lists the modules without one. `modules` are the
-    /// modules of the dump, in its order.
-    pub(super) fn place(&self, modules: &[Module], dump: &mut CoreDump<'_>) {
+    /// modules of the dump, in its order. Skips the modules of `components`.
+    pub(super) fn place(
+        &self,
+        modules: &[Module],
+        components: &ComponentInstances,
+        dump: &mut CoreDump<'_>,
+    ) {
         let mut unknown = Vec::new();
         for (i, (module, described)) in modules.iter().zip(&mut dump.modules).enumerate() {
             let known = self.0.iter().rev().find(|(known, _)| Module::same(known, module));
             match known {
                 Some((_, identity)) => described.identity = identity.clone(),
+                None if components.has_module(module) => {}
                 None => unknown.push(i),
             }
         }

@@ -21,6 +21,7 @@ use wasmtime::{
     Module, Mutability, SharedMemory, StoreContextMut, ValType, WasmCoreDump,
 };
 
+use super::component::ComponentInstances;
 use super::index_space::{self, Slot};
 use super::note::Note;
 
@@ -58,6 +59,8 @@ pub(super) struct Inventory {
     pub(super) instances: Vec<Instance>,
     pub(super) memories: Vec<AnyMemory>,
     pub(super) globals: Vec<Global>,
+    /// The instances of components whose bytes are known.
+    pub(super) components: ComponentInstances,
     module_ids: HashMap<u64, Option<u32>>,
     memory_ids: HashMap<u64, Option<u32>>,
     /// The shared memories, by the address of their first byte, which never changes.
@@ -244,7 +247,7 @@ impl Inventory {
                 slots.push(Slot::Known(known));
                 continue;
             }
-            let Some(hint) = hints.find(store, &import) else {
+            let Some(hint) = self.import(store, hints, instance, &import) else {
                 slots.push(Slot::Import(ty));
                 continue;
             };
@@ -312,7 +315,7 @@ impl Inventory {
                 slots.push(self.global_slot(global));
                 continue;
             }
-            let Some(hint) = hints.find(store, &import) else {
+            let Some(hint) = self.import(store, hints, instance, &import) else {
                 slots.push(Slot::Import(ty));
                 continue;
             };
@@ -349,6 +352,19 @@ impl Inventory {
             notes.push(Note::Globals { instance: at, count });
         }
         space
+    }
+
+    /// Returns the item that an instance imports, if the component or the embedder tells.
+    fn import<T>(
+        &self,
+        store: &mut StoreContextMut<'_, T>,
+        hints: &ImportHints<'_, T>,
+        instance: Instance,
+        import: &ImportType<'_>,
+    ) -> Option<Extern> {
+        let of_component =
+            self.components.import(store, instance, (import.module(), import.name()));
+        of_component.or_else(|| hints.find(store, import))
     }
 
     fn global_slot(&mut self, global: Global) -> Slot<GlobalType> {

@@ -46,6 +46,11 @@
 //! the dump belongs to, by the module's build id and SHA-256. Otherwise a note in the dump says that no identity was
 //! recorded.
 //!
+//! # Components
+//! A store lists the core instances of a component, but not where in the component they come from. Pass the component
+//! and its bytes to [`Capture::component`]. The core instances then have names such as `outer/inner:module`, their
+//! modules have identities, and their imports are known.
+//!
 //! # The offset of a trap
 //! Without guest debugging, Wasmtime's compiler merges a branch with a trap right after it and reports the offset of
 //! the branch: the `if` or `br_if` that leads to an `unreachable`. With epochs it is the offset of the function or loop
@@ -133,6 +138,7 @@
 
 mod bytecode;
 mod capture;
+mod component;
 mod describe;
 mod frames;
 mod host_memory;

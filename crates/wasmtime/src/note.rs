@@ -53,6 +53,9 @@ pub enum Note {
         /// The name of the import.
         name: String,
     },
+    /// The core instances of a component do not fit the bytes that the embedder passed for it, or the bytes cannot be
+    /// read. The instances have no paths, and their imports may be unknown.
+    Component,
     /// The embedder added no instance, and without guest debugging Wasmtime does not list any.
     NoInstances,
 }
@@ -87,6 +90,9 @@ impl fmt::Display for Note {
             Self::Import { module, name } => {
                 write!(f, "the item for import {module:?} {name:?} does not match its type")
             }
+            Self::Component => f.write_str(
+                "the core instances of a component do not fit its bytes, so they have no paths",
+            ),
             Self::NoInstances => {
                 f.write_str("no instances are known; add them with Capture::instances, or enable Config::guest_debug")
             }

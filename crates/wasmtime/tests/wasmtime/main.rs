@@ -6,6 +6,7 @@ mod common;
 mod environment;
 
 mod beyond;
+mod components;
 mod examples;
 mod frames;
 mod guests;
