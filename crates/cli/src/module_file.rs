@@ -29,14 +29,32 @@ const MAGIC: &[u8] = b"\0asm";
 /// The version and the layer of a core module.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 
+/// What to do with a component.
+#[derive(Clone, Copy, Debug)]
+pub enum Components {
+    /// Its form is returned like that of a core module.
+    #[cfg_attr(not(feature = "run"), allow(dead_code))]
+    Accepted,
+    /// It is an error with this message, because the remedy depends on the caller.
+    Refused(&'static str),
+}
+
+impl Components {
+    fn check(self, form: Form) -> Result<Form, String> {
+        match self {
+            Self::Accepted => Ok(form),
+            Self::Refused(message) => Err(message.into()),
+        }
+    }
+}
+
 /// Returns the form of the module in `bytes`.
 ///
 /// # Errors
 /// Returns a message if the file does not contain a module. The message names the actual format, without the path.
-/// `component` is the message for a component, because the remedy depends on the caller.
-pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
+pub fn form(bytes: &[u8], components: Components) -> Result<Form, String> {
     let Some(header) = bytes.strip_prefix(MAGIC) else {
-        return text_or_other(bytes, component);
+        return text_or_other(bytes, components);
     };
     match header.first_chunk() {
         None => Err("truncated: a module has a header of 8 bytes".into()),
@@ -44,7 +62,7 @@ pub fn form(bytes: &[u8], component: &str) -> Result<Form, String> {
             Err("is a core dump, not a guest; use `corestream inspect`".into())
         }
         Some(&CORE_MODULE) => Ok(Form::Binary),
-        Some([_, _, 1, 0]) => Err(component.into()),
+        Some([_, _, 1, 0]) => components.check(Form::Binary),
         Some([minor, major, ..]) => {
             let version = u16::from_le_bytes([*minor, *major]);
             Err(format!("unknown version {version} of the WebAssembly binary format"))
@@ -59,7 +77,7 @@ pub fn compression(bytes: &[u8]) -> Option<String> {
     Some(format!("is compressed with {name}; decompress it with `{command}` first"))
 }
 
-fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
+fn text_or_other(bytes: &[u8], components: Components) -> Result<Form, String> {
     if let Some(cause) = compression(bytes) {
         return Err(cause);
     }
@@ -84,7 +102,9 @@ fn text_or_other(bytes: &[u8], component: &str) -> Result<Form, String> {
         return Err("is not a WebAssembly module, neither in binary nor in text form".into());
     };
     match after_blanks(text).strip_prefix(b"component") {
-        Some(rest) if !rest.first().is_some_and(|byte| is_id_char(*byte)) => Err(component.into()),
+        Some(rest) if !rest.first().is_some_and(|byte| is_id_char(*byte)) => {
+            components.check(Form::Text)
+        }
         _ => Ok(Form::Text),
     }
 }
@@ -149,7 +169,7 @@ mod tests {
 
     #[test]
     fn recognizes_both_forms() {
-        let form = |bytes: &[u8]| form(bytes, "component");
+        let form = |bytes: &[u8]| form(bytes, Components::Refused("component"));
         assert_eq!(form(b"\0asm\x01\0\0\0"), Ok(Form::Binary));
         for text in [
             "(module)",
@@ -166,7 +186,7 @@ mod tests {
 
     #[test]
     fn recognizes_components_in_both_forms() {
-        let form = |bytes: &[u8]| form(bytes, "component");
+        let form = |bytes: &[u8]| form(bytes, Components::Refused("component"));
         for bytes in [
             &b"\0asm\x0d\0\x01\0"[..],
             b"(component)",
@@ -202,7 +222,7 @@ mod tests {
             (b"\xff\xfe", "is not a WebAssembly module"),
             (b"\0asm\x01\0\0\0\0\x06\x04core\0\0\x0a\x09corestack", "is a core dump, not a guest"),
         ] {
-            let cause = form(bytes, "component").unwrap_err();
+            let cause = form(bytes, Components::Refused("component")).unwrap_err();
             assert!(cause.starts_with(expected), "{bytes:?}: {cause}");
         }
     }

@@ -4,6 +4,9 @@ mod arguments;
 mod backtrace;
 mod cause;
 mod check;
+mod component_call;
+mod component_guest;
+mod component_state;
 mod exit_code;
 mod expose;
 mod guest;
@@ -12,6 +15,7 @@ mod host_call;
 mod host_state;
 mod invoke;
 mod module;
+mod module_guest;
 mod options;
 mod output_stream;
 mod overflow;
@@ -20,6 +24,7 @@ mod snapshot;
 mod standard_input;
 mod target;
 mod thread_activity;
+mod time_limit;
 mod unreachable;
 
 use std::os::unix::process::CommandExt;
@@ -33,9 +38,11 @@ use wasmtime::{Error, Trap, WasmBacktrace, WasmCoreDump};
 use wasmtime_wasi::I32Exit;
 
 use self::arguments::deadline;
+use self::component_guest::module_of_frame;
 use self::exit_code::{FAILED, FAILED_GUEST, TIME_LIMIT, TRAPPED};
-use self::guest::{Guest, Outcome};
+use self::guest::{Guest, Outcome, Stopped};
 use self::host_call::Pending;
+use self::module_guest::ModuleGuest;
 use self::overflow::StackPointer;
 use self::snapshot::{Setup, Snapshots};
 use self::target::Target;
@@ -103,10 +110,11 @@ impl Run {
                     None => (output.map(Ok), Arc::new(Interrupt::watch_dump_of_guest(code))),
                 };
                 let output = output.unwrap_or_else(|| targets.trap(None));
-                let waits = guest.waits(&error);
-                let (first_added, place) = (guest.first_added(), guest.place(&error));
-                let stack = if limit { None } else { guest.stack_pointer() };
-                let mut captured = guest.captured(self, &error);
+                let module = guest.module();
+                let waits = module.is_some_and(|module| module.waits(&error));
+                let stack = module.filter(|_| !limit).and_then(ModuleGuest::stack_pointer);
+                let (first_added, is_module) = (guest.first_added(), module.is_some());
+                let Stopped { mut captured, place } = guest.stopped(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit_message()),
                     None if limit && waits => {
@@ -118,8 +126,15 @@ impl Run {
                 let name = self.name();
                 let threads = captured.as_ref().map_or(&[][..], |captured| &captured.dump.threads);
                 let dumped = threads.first().map_or(0, |thread| thread.frames.len());
+                // The modules of a component are named after their places in it.
+                let module = |frame| {
+                    let module = module_of_frame(&captured.as_ref().ok()?.dump, frame)?;
+                    module.name.clone()
+                };
+                let modules = if is_module { 0 } else { dumped.min(backtrace::PRINTED_FRAMES) };
+                let modules: Vec<_> = (0..modules).map(module).collect();
                 let backtrace =
-                    backtrace::render(&name, &cause, &error, first_added, place, dumped);
+                    backtrace::render(&name, &cause, &error, first_added, place, dumped, &modules);
                 report::raw(&backtrace);
                 if let Ok(captured) = &mut captured {
                     if pending.is_some() || (limit && waits) {
@@ -141,7 +156,10 @@ impl Run {
         &self,
         guest: &Guest,
     ) -> Result<Option<(Snapshots, Arc<Interrupt>)>, Failure> {
-        let Some((memories, exchange)) = guest.snapshot_parts() else { return Ok(None) };
+        let Some((memories, exchange)) = guest.module().and_then(ModuleGuest::snapshot_parts)
+        else {
+            return Ok(None);
+        };
         sigbus::install_for_snapshots();
         let interrupt = Arc::new(Interrupt::watch_running_guest());
         let setup = Setup {

@@ -9,7 +9,7 @@ use corestream::{CoreDumpFile, ErrorKind, ModuleIndex};
 use corestream_symbols::{Symbols, ValueLimits};
 
 use crate::limits::MAX_MODULE_BYTES;
-use crate::module_file::{self, Form};
+use crate::module_file::{self, Components, Form};
 use crate::report::{self, Failure};
 #[cfg(feature = "run")]
 use crate::wat_text;
@@ -123,7 +123,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     if bytes.len() as u64 > MAX_MODULE_BYTES {
         return Err(too_large());
     }
-    match module_file::form(&bytes, COMPONENT).map_err(at)? {
+    match module_file::form(&bytes, Components::Refused(COMPONENT)).map_err(at)? {
         Form::Binary => Ok(bytes),
         #[cfg(feature = "run")]
         Form::Text => wat_text::module(path, &bytes, true).map_err(Failure::new),

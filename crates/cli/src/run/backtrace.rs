@@ -5,13 +5,14 @@ use corestream_symbols::demangle;
 use wasmtime::WasmBacktrace;
 
 /// The maximum number of printed frames. The dump has all frames.
-const PRINTED_FRAMES: usize = 50;
+pub const PRINTED_FRAMES: usize = 50;
 
 /// Formats the cause and the frames, one per line.
 ///
 /// Functions from index `first_added` on were added by the tool. They can only be the youngest frames, and are not
 /// shown. `place` is the true offset of the youngest frame, if the engine's is wrong. `dumped` is the number of frames in
-/// the dump, which can be larger than the engine's.
+/// the dump, which can be larger than the engine's. `modules` are the names of the modules of the frames, where they
+/// differ from those in the modules themselves.
 pub fn render(
     name: &str,
     cause: &str,
@@ -19,13 +20,15 @@ pub fn render(
     first_added: u32,
     place: Option<u32>,
     dumped: usize,
+    modules: &[Option<String>],
 ) -> String {
     let mut text = format!("corestream: {}: {}\n", shown(name), shown(cause));
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
     let added = frames.iter().take_while(|frame| frame.func_index() >= first_added).count();
     let frames = frames.get(added..).unwrap_or_default();
     for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
-        let module = shown(frame.module().name().unwrap_or(name));
+        let module = modules.get(i).and_then(Option::as_deref).or(frame.module().name());
+        let module = shown(module.unwrap_or(name));
         let function = match frame.func_name() {
             Some(name) if !name.is_empty() => shown(&demangle(name)),
             _ => format!("function {}", frame.func_index()),

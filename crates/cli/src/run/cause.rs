@@ -101,6 +101,15 @@ pub fn note(note: &Note) -> String {
         Note::NoInstances => {
             "no instance is known because the guest had not started; --locals lists it".into()
         }
+        Note::FrameInstances { frames, .. } => {
+            let (s, are, their) =
+                if *frames == 1 { ("", "is", "its") } else { ("s", "are", "their") };
+            format!(
+                "the instance{s} of {frames} frame{s} {are} unknown, because {their} module has several; run \
+                 the guest with --locals to record {}",
+                if *frames == 1 { "it" } else { "them" }
+            )
+        }
         other => other.to_string(),
     }
 }

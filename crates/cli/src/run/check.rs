@@ -8,13 +8,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use wasmparser::{TypeRef, ValType};
+use wasmparser::{Parser, TypeRef, ValType};
 use wasmtime::{Extern, ExternType, FuncType, Linker, Module, Store, Val};
 
 use super::module::{GuestModule, is_function};
 use super::{cause, invoke};
 use crate::limits::MAX_MODULE_BYTES;
-use crate::module_file::{self, Form};
+use crate::module_file::{self, Components, Form};
 use crate::report::Failure;
 use crate::wat_text;
 
@@ -22,8 +22,6 @@ use crate::wat_text;
 const LISTED: usize = 8;
 /// The maximum number of characters of a name in a message.
 const MAX_SHOWN: usize = 80;
-/// The message for a component.
-const COMPONENT: &str = "is a component; `run` supports core modules only";
 
 /// The resolved call that `run` makes.
 pub struct Call {
@@ -40,7 +38,7 @@ pub struct Call {
 /// A guest's file.
 pub struct Source<'p> {
     path: &'p Path,
-    /// The module in the binary format, converted if the file is text.
+    /// The module or component in the binary format, converted if the file is text.
     wasm: Vec<u8>,
     /// The bytes of the file if it is text.
     text: Option<Vec<u8>>,
@@ -50,7 +48,7 @@ impl<'p> Source<'p> {
     /// Reads the guest at `path`.
     ///
     /// # Errors
-    /// Returns an error that names the file if it cannot be read or is not a core module.
+    /// Returns an error that names the file if it cannot be read or is not a core module or a component.
     pub fn read(path: &'p Path) -> Result<Self, Failure> {
         if path == Path::new("-") {
             return Err(Failure::new(
@@ -71,7 +69,7 @@ impl<'p> Source<'p> {
         if bytes.len() as u64 > MAX_MODULE_BYTES {
             return Err(too_large());
         }
-        match module_file::form(&bytes, COMPONENT).map_err(at)? {
+        match module_file::form(&bytes, Components::Accepted).map_err(at)? {
             Form::Binary => Ok(Self { path, wasm: bytes, text: None }),
             Form::Text => {
                 let wasm = wat_text::module(path, &bytes, false).map_err(Failure::new)?;
@@ -80,7 +78,12 @@ impl<'p> Source<'p> {
         }
     }
 
-    /// Checks the guest and resolves the call of the exported function `invoke`, or of `_start`.
+    /// Returns whether the guest is a component.
+    pub fn is_component(&self) -> bool {
+        Parser::is_component(&self.wasm)
+    }
+
+    /// Checks a core module and resolves the call of the exported function `invoke`, or of `_start`.
     ///
     /// # Errors
     /// Returns the first error on one line, with the name of the guest.
@@ -106,7 +109,7 @@ impl<'p> Source<'p> {
         Ok(call)
     }
 
-    /// Returns the module in the binary format.
+    /// Returns the module or component in the binary format.
     pub fn into_wasm(self) -> Vec<u8> {
         self.wasm
     }
@@ -306,7 +309,7 @@ fn no_function(module: &GuestModule<'_>, name: &str, default: bool) -> String {
 }
 
 /// Formats the first names of a list, and the number of others.
-fn list(names: &[String]) -> String {
+pub fn list(names: &[String]) -> String {
     let (first, others) = names.split_at(names.len().min(LISTED));
     let first = first.join(", ");
     match others.len() {
@@ -316,7 +319,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// Truncates a name from a module for a message.
-fn shown(name: &str) -> String {
+pub fn shown(name: &str) -> String {
     match name.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.into(),

@@ -7,7 +7,7 @@ use super::{directory, run};
 use crate::tool::{names, shell, stderr};
 
 /// Returns the line on standard error of a `run` that fails before the guest starts.
-fn refused(directory: &Path, args: &[&str]) -> String {
+pub fn refused(directory: &Path, args: &[&str]) -> String {
     let output = run(directory, args);
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{args:?}: {message}");
@@ -17,7 +17,7 @@ fn refused(directory: &Path, args: &[&str]) -> String {
 }
 
 /// Returns why `run` refuses a guest.
-fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
+pub fn refusal(name: &str, guest: impl AsRef<[u8]>) -> String {
     let directory = directory(name, guest);
     let message = refused(directory.path(), &[name]);
     assert_eq!(names(directory.path()), [name]);
@@ -161,7 +161,7 @@ fn wat(text: &str) -> Vec<u8> {
 
 #[test]
 fn names_the_contents_of_a_file_that_is_not_a_module() {
-    let component = "is a component; `run` supports core modules only";
+    let component = "does not export wasi:cli/run of WASI 0.2, and no other function";
     for (guest, expected) in [
         (&b"\0asm\x0d\0\x01\0"[..], component),
         (b"(component)", component),

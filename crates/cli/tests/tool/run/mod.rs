@@ -2,6 +2,7 @@
 
 mod checks;
 mod command_line;
+mod components;
 mod guests;
 mod snapshots;
 mod time_limit;

@@ -1,0 +1,160 @@
+//! A guest that is a component: its engine, store and instance, and the call.
+
+use corestream::CoreDump;
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, module_identity};
+use wasmparser::{Parser, Payload};
+use wasmtime::component::{Component, InstancePre, Linker, Val};
+use wasmtime::{Engine, Error, Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::arguments::Run;
+use super::check::Source;
+use super::component_call::{self, FunctionCall};
+use super::component_state::{ComponentState, limit_waits};
+use super::guest::{self, Outcome, Stopped};
+use super::time_limit::TimeLimit;
+use super::{cause, unreachable};
+use crate::report::Failure;
+
+/// A loaded component, which may have been started.
+pub struct ComponentGuest {
+    store: Store<ComponentState>,
+    component: Component,
+    /// The component in the binary format.
+    wasm: Vec<u8>,
+    call: Call,
+    recorder: FrameRecorder<ComponentState>,
+}
+
+/// The resolved call that `run` makes.
+enum Call {
+    /// `run` of the interface `wasi:cli/run`.
+    Command(CommandPre<ComponentState>),
+    Function(InstancePre<ComponentState>, FunctionCall),
+}
+
+impl ComponentGuest {
+    /// Compiles the guest and prepares its store.
+    pub fn load(run: &Run, source: Source<'_>) -> Result<Self, Failure> {
+        let at = |why: String| Failure::new(format!("{}: {why}", run.guest.display()));
+        let failed = |error: Error| at(cause::plain(&error));
+        if run.has_snapshots() {
+            return Err(at("is a component; snapshots support core modules only".into()));
+        }
+        if run.debug {
+            return Err(at("is a component; --debug supports core modules only".into()));
+        }
+        let engine = Engine::new(&guest::config(run)).map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
+        if run.time_limit.is_some() {
+            linker.allow_shadowing(true);
+            limit_waits(&mut linker).map_err(failed)?;
+        }
+        let wasm = source.into_wasm();
+        component_call::check_imports(&wasm, &linker).map_err(at)?;
+        if run.invoke.is_none() {
+            component_call::check_run(&wasm).map_err(at)?;
+        }
+        let component = Component::from_binary(&engine, &wasm);
+        let component =
+            component.map_err(|e| at(format!("invalid component: {}", cause::plain(&e))))?;
+        let linked = linker.instantiate_pre(&component);
+        let linked = linked.map_err(|error| at(component_call::import_cause(&error)))?;
+        let call = match &run.invoke {
+            None => Call::Command(CommandPre::new(linked).map_err(failed)?),
+            Some(invoke) => {
+                let call = component_call::resolve(&component, invoke).map_err(at)?;
+                Call::Function(linked, call)
+            }
+        };
+        let mut store = Store::new(&engine, ComponentState::new(guest::wasi(run)?.build()));
+        let recorder = FrameRecorder::new();
+        if run.locals {
+            store.set_debug_handler(recorder.clone());
+        }
+        Ok(Self { store, component, wasm, call, recorder })
+    }
+
+    /// Instantiates the guest and calls its function.
+    pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
+        let runtime = guest::runtime()?;
+        let clock = TimeLimit::start(run, &mut self.store)?;
+        let outcome = runtime.block_on(self.call());
+        clock.end();
+        // A thread may still be waiting for input.
+        runtime.shutdown_background();
+        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        Ok(outcome)
+    }
+
+    async fn call(&mut self) -> Result<Outcome, Error> {
+        let store = &mut self.store;
+        match &self.call {
+            Call::Command(linked) => {
+                let command = linked.instantiate_async(&mut *store).await?;
+                match command.wasi_cli_run().call_run(&mut *store).await? {
+                    Ok(()) => Ok(Outcome::Returned(String::new())),
+                    Err(()) => Ok(Outcome::Failed(I32Exit(1).into())),
+                }
+            }
+            Call::Function(linked, call) => {
+                let instance = linked.instantiate_async(&mut *store).await?;
+                let function = instance.get_func(&mut *store, call.function);
+                let function = function.ok_or_else(|| Error::msg("the function is missing"))?;
+                // The call overwrites these values of any type.
+                let mut results = vec![Val::Bool(false); call.results];
+                function.call_async(&mut *store, &call.parameters, &mut results).await?;
+                Ok(Outcome::Returned(component_call::render(&results)))
+            }
+        }
+    }
+
+    /// Captures the guest after a failed call.
+    pub fn stopped(&mut self, run: &Run, error: &Error) -> Stopped<'_> {
+        let mut capture = Capture::new(run.name())
+            .max_frames(run.max_frames as usize)
+            .component(&self.component, &self.wasm);
+        if run.locals {
+            capture = capture.frames(&self.recorder);
+        }
+        let mut captured = capture.trapped(&mut self.store, error);
+        let place = captured.as_mut().ok().and_then(|captured| {
+            let offset = place_of_unreachable(&self.wasm, captured, error)?;
+            captured.dump.threads.first_mut()?.frames.first_mut()?.offset = offset;
+            Some(offset)
+        });
+        Stopped { captured, place }
+    }
+}
+
+/// Returns the true offset of an `unreachable`, if the engine reports another one.
+fn place_of_unreachable(wasm: &[u8], captured: &Captured<'_>, error: &Error) -> Option<u32> {
+    let Some(Trap::UnreachableCodeReached) = error.downcast_ref() else { return None };
+    let reported = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
+    let (function, offset) = (reported.func_index(), reported.func_offset()? as u64);
+    let frame = captured.dump.threads.first()?.frames.first()?;
+    if (frame.function, u64::from(frame.offset)) != (function, offset) {
+        return None;
+    }
+    let module = module_of_frame(&captured.dump, 0)?;
+    unreachable::place(core_module(wasm, module.identity.sha256?)?, function, offset)
+}
+
+/// Returns the module of a frame of the first thread, if its instance is known.
+pub fn module_of_frame<'d>(dump: &'d CoreDump<'_>, frame: usize) -> Option<&'d corestream::Module> {
+    let instance = dump.threads.first()?.frames.get(frame)?.instance?;
+    let module = dump.instances.get(instance.0 as usize)?.module?;
+    dump.modules.get(module.0 as usize)
+}
+
+/// Returns the core module in a component that has this SHA-256.
+fn core_module(wasm: &[u8], sha256: [u8; 32]) -> Option<&[u8]> {
+    Parser::new(0).parse_all(wasm).map_while(Result::ok).find_map(|payload| {
+        let Payload::ModuleSection { unchecked_range, .. } = payload else { return None };
+        let start = usize::try_from(unchecked_range.start).ok()?;
+        let module = wasm.get(start..usize::try_from(unchecked_range.end).ok()?)?;
+        (module_identity(module).sha256 == Some(sha256)).then_some(module)
+    })
+}
