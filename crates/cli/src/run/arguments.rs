@@ -17,20 +17,22 @@ use crate::number_option::within;
 use crate::peer::Peer;
 use crate::progress::ProgressMode;
 
-/// Run a guest with WASI preview 1, and dump it if it traps or exceeds the time limit
+/// Run a guest with WASI, and dump it if it traps or exceeds the time limit
 ///
-/// The guest inherits the standard streams. It has only the environment variables and directories given by `--env` and
-/// `--dir`. The tool exits with the guest's exit code. Imports, exports and the arguments of `--invoke` are checked
-/// before the guest is compiled.
+/// The guest is a core module with WASI preview 1, or a component with WASI 0.2. It inherits the standard streams. It has
+/// only the environment variables and directories given by `--env` and `--dir`, and no network. The tool exits with the
+/// guest's exit code. Imports, exports and the arguments of `--invoke` are checked before the guest is compiled; the
+/// arguments for a component, before it starts.
 #[derive(Args)]
 #[command(group(ArgGroup::new("snapshots").multiple(true)))]
 pub struct Run {
-    /// The guest: a core module in the binary or text format
+    /// The guest: a core module or a component, in the binary or text format
     #[arg(value_name = "GUEST")]
     pub(super) guest: PathBuf,
 
     /// Call this function instead of `_start`. ARGS are the values of its parameters: integers and floats as in the
-    /// text format (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null
+    /// text format (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null. For a component, write the call
+    /// with values in WAVE, such as 'add(1, 2)', 'docs:adder/add@0.1.0#add(1, 2)' or 'greet("you")'
     #[arg(long, value_name = "FUNC")]
     pub(super) invoke: Option<String>,
 
@@ -76,14 +78,15 @@ pub struct Run {
     #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true)]
     pub(super) write_timeout: Option<Duration>,
 
-    /// Dump the running guest when the tool receives one of these signals, such as USR1; the guest goes on
+    /// Dump the running guest, a core module, when the tool receives one of these signals, such as USR1; the guest goes
+    /// on
     ///
     /// The guest stands still for about a millisecond, and the dump is its state at that moment. It is written while the
     /// guest runs. Signals that the tool or the engine uses are refused.
     #[arg(long, value_name = "SIGNAL", value_delimiter = ',', group = "snapshots")]
     pub(super) snapshot_on: Vec<SignalName>,
 
-    /// Dump the running guest every S seconds; the guest goes on
+    /// Dump the running guest, a core module, every S seconds; the guest goes on
     #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true,
           group = "snapshots")]
     pub(super) snapshot_every: Option<Duration>,
@@ -97,7 +100,7 @@ pub struct Run {
     #[arg(long, value_name = "WHAT", default_value = "fail", requires = "snapshots")]
     pub(super) at_copy_limit: AtCopyLimit,
 
-    /// After a trap, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
+    /// After a trap of a core module, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
     #[arg(long)]
     pub(super) debug: bool,
 

@@ -246,7 +246,7 @@ impl<'p> Session<'p> {
             fs::copy(root().join(guest), directory.path().join(format!("rust.{kind}"))).unwrap();
         }
         fs::create_dir(directory.path().join("examples")).unwrap();
-        for name in ["guest.mem", "guest.json", "orders.wat"] {
+        for name in ["guest.mem", "guest.json", "orders.wat", "composed.wat"] {
             let from = root().join("examples").join(name);
             fs::copy(&from, directory.path().join(name)).unwrap();
             fs::copy(&from, directory.path().join("examples").join(name)).unwrap();

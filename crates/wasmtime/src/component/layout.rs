@@ -105,7 +105,7 @@ struct Walk<'d, 'b> {
     scopes: Vec<Scope<'b>>,
     exports: Vec<HashMap<&'b str, Item>>,
     created: Vec<Created>,
-    /// How often each name occurs.
+    /// The names so far, each with the number that was tried last for another instance of that name.
     names: HashMap<String, usize>,
 }
 
@@ -300,18 +300,23 @@ impl<'b> Walk<'_, 'b> {
 
     /// Makes a name unique, by the name of the core instance or by a number.
     fn unique(&mut self, name: String, label: Option<String>) -> String {
-        let count = self.names.entry(name.clone()).or_default();
-        *count += 1;
-        if *count == 1 {
+        let Some(count) = self.names.get_mut(&name) else {
+            self.names.insert(name.clone(), 1);
             return name;
+        };
+        let mut number = count.saturating_add(1);
+        let mut candidate = match label {
+            Some(label) => format!("{name}({label})"),
+            None => format!("{name}({number})"),
+        };
+        while self.names.contains_key(&candidate) {
+            candidate = format!("{name}({number})");
+            number = number.saturating_add(1);
         }
-        let number = *count;
-        let labelled = label.map(|label| format!("{name}({label})"));
-        if let Some(labelled) = labelled.filter(|labelled| !self.names.contains_key(labelled)) {
-            self.names.insert(labelled.clone(), 1);
-            return labelled;
-        }
-        format!("{name}({number})")
+        // The next search begins after the numbers that are taken.
+        self.names.insert(name, number);
+        self.names.insert(candidate.clone(), 1);
+        candidate
     }
 }
 
@@ -383,5 +388,74 @@ fn part(name: &str) -> String {
     match name.char_indices().nth(MAX_PART) {
         Some((end, _)) => name.get(..end).map_or_else(String::new, |start| format!("{start}...")),
         None => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        let layout = Layout::read(&wat::parse_str(text).unwrap()).unwrap();
+        layout.created.into_iter().map(|created| created.name).collect()
+    }
+
+    #[test]
+    fn names_without_name_sections_are_indices() {
+        let text =
+            "(component (component (core module) (core module) (core instance (instantiate 1)))
+            (instance (instantiate 0)) (instance (instantiate 0)))";
+        assert_eq!(names(text), ["#0:#1", "#1:#1"]);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let text = r#"(component (core module $m) (core module $other (@name "m(2)"))
+            (core instance (instantiate $other)) (core instance (instantiate $m))
+            (core instance (instantiate $m)) (core instance $x (instantiate $m))
+            (core instance (instantiate $m)))"#;
+        assert_eq!(names(text), ["m(2)", "m", "m(3)", "m(x)", "m(4)"]);
+    }
+
+    #[test]
+    fn long_names_are_shortened() {
+        let name = "ä".repeat(200);
+        let text =
+            format!("(component (core module (@name \"{name}\")) (core instance (instantiate 0)))");
+        assert_eq!(names(&text), [format!("{}...", "ä".repeat(100))]);
+    }
+
+    /// Nested instances multiply.
+    #[test]
+    fn too_many_instances_have_no_layout() {
+        let mut text = "(component $c0 (core module) (core instance (instantiate 0)))".to_owned();
+        for _ in 0..20 {
+            text =
+                format!("(component {text} (instance (instantiate 0)) (instance (instantiate 0)))");
+        }
+        assert!(Layout::read(&wat::parse_str(text).unwrap()).is_none());
+    }
+
+    #[test]
+    fn damaged_components_have_no_layout_or_another() {
+        let text = r#"(component
+            (core module $m (memory (export "m") 1)) (core instance $i (instantiate $m))
+            (alias core export $i "m" (core memory $a))
+            (component $c (import "x" (instance $x)) (alias outer 1 $m (core module $o))
+                (core instance (instantiate $o)) (export "o" (core module $o)))
+            (instance $e) (instance $c (instantiate $c (with "x" (instance $e))))
+            (alias export $c "o" (core module $again))
+            (core instance (instantiate $again (with "y" (instance (export "z" (memory $a)))))))"#;
+        let wasm = wat::parse_str(text).unwrap();
+        assert!(Layout::read(&wasm).is_some());
+        for at in 0..wasm.len() {
+            assert!(Layout::read(&wasm[..at]).is_none() || at >= 8);
+            for bit in 0..8 {
+                let mut damaged = wasm.clone();
+                damaged[at] ^= 1 << bit;
+                let layout = Layout::read(&damaged);
+                assert!(layout.is_none_or(|layout| layout.created.len() <= 10));
+            }
+        }
     }
 }

@@ -276,5 +276,5 @@ fn help_lists_the_command() {
     let help = ok(Path::new("."), ["--help"]);
     let line = "\n  `run` has other exit codes; see `corestream run --help`\n";
     assert!(help.contains(line) && ok(Path::new("."), ["man"]).contains("has other exit codes"));
-    assert!(help.contains("run          Run a guest with WASI preview 1"), "{help}");
+    assert!(help.contains("run          Run a guest with WASI, and dump it"), "{help}");
 }

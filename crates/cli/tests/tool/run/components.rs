@@ -435,15 +435,15 @@ fn refuses_wrong_calls_of_functions() {
             "exports no function none, only add, docs:math/add@1.0.0#add, docs:math/add@1.0.0#sum, text, numbers, nothing, option",
         ),
         ("add(1, 2)", "exports several functions add; choose one: add, docs:math/add@1.0.0#add"),
-        (
-            "sum",
-            "function sum: takes (a: u32, b: u32), but --invoke has none; write 'FUNC(ARGS)'",
-        ),
+        ("sum", "function sum: takes (a: u32, b: u32), but --invoke has none; write 'FUNC(ARGS)'"),
     ] {
         assert_eq!(refused(invoke), format!("echo.wat: {expected}"));
     }
     for (invoke, expected) in [
-        ("sum(1)", "function sum: takes (a: u32, b: u32), but the arguments are wrong: invalid params"),
+        (
+            "sum(1)",
+            "function sum: takes (a: u32, b: u32), but the arguments are wrong: invalid params",
+        ),
         ("sum(1, -1)", "the arguments are wrong: invalid value"),
         ("sum(1, \"x\")", "the arguments are wrong: "),
         ("sum(1, 2", "the arguments are wrong: unexpected end of input"),
