@@ -112,9 +112,8 @@ impl Run {
                 let output = output.unwrap_or_else(|| targets.trap(None));
                 let module = guest.module();
                 let waits = module.is_some_and(|module| module.waits(&error));
-                let stack = module.filter(|_| !limit).and_then(ModuleGuest::stack_pointer);
                 let (first_added, is_module) = (guest.first_added(), module.is_some());
-                let Stopped { mut captured, place } = guest.stopped(self, &error);
+                let Stopped { mut captured, place, stack } = guest.stopped(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit_message()),
                     None if limit && waits => {

@@ -13,6 +13,7 @@ use super::check::Source;
 use super::component_call::{self, FunctionCall};
 use super::component_state::{ComponentState, limit_waits};
 use super::guest::{self, Outcome, Stopped};
+use super::overflow::StackPointer;
 use super::time_limit::TimeLimit;
 use super::{cause, unreachable};
 use crate::report::Failure;
@@ -120,26 +121,36 @@ impl ComponentGuest {
             capture = capture.frames(&self.recorder);
         }
         let mut captured = capture.trapped(&mut self.store, error);
-        let place = captured.as_mut().ok().and_then(|captured| {
-            let offset = place_of_unreachable(&self.wasm, captured, error)?;
-            captured.dump.threads.first_mut()?.frames.first_mut()?.offset = offset;
-            Some(offset)
-        });
-        Stopped { captured, place }
+        let (mut place, mut stack) = (None, None);
+        if let Ok(captured) = &mut captured
+            && let Some(trap) = error.downcast_ref::<Trap>()
+            && let Some(module) = youngest_module(&self.wasm, &captured.dump)
+        {
+            if *trap == Trap::UnreachableCodeReached {
+                place = correct_place(module, captured, error);
+            }
+            stack = StackPointer::find(module);
+        }
+        Stopped { captured, place, stack }
     }
 }
 
-/// Returns the true offset of an `unreachable`, if the engine reports another one.
-fn place_of_unreachable(wasm: &[u8], captured: &Captured<'_>, error: &Error) -> Option<u32> {
-    let Some(Trap::UnreachableCodeReached) = error.downcast_ref() else { return None };
+/// Returns the bytes of the core module of the youngest frame. An adapter has none.
+fn youngest_module<'w>(wasm: &'w [u8], dump: &CoreDump<'_>) -> Option<&'w [u8]> {
+    core_module(wasm, module_of_frame(dump, 0)?.identity.sha256?)
+}
+
+/// Corrects the offset of the youngest frame, which is at an `unreachable`. Returns the true offset, if the engine
+/// reports another one.
+fn correct_place(module: &[u8], captured: &mut Captured<'_>, error: &Error) -> Option<u32> {
     let reported = error.downcast_ref::<WasmBacktrace>()?.frames().first()?;
     let (function, offset) = (reported.func_index(), reported.func_offset()? as u64);
-    let frame = captured.dump.threads.first()?.frames.first()?;
+    let frame = captured.dump.threads.first_mut()?.frames.first_mut()?;
     if (frame.function, u64::from(frame.offset)) != (function, offset) {
         return None;
     }
-    let module = module_of_frame(&captured.dump, 0)?;
-    unreachable::place(core_module(wasm, module.identity.sha256?)?, function, offset)
+    frame.offset = unreachable::place(module, function, offset)?;
+    Some(frame.offset)
 }
 
 /// Returns the module of a frame of the first thread, if its instance is known.

@@ -12,6 +12,7 @@ use super::check::Source;
 use super::component_guest::ComponentGuest;
 use super::module_guest::ModuleGuest;
 use super::output_stream::Standard;
+use super::overflow::StackPointer;
 use super::standard_input;
 use crate::report::Failure;
 
@@ -34,6 +35,8 @@ pub struct Stopped<'g> {
     pub captured: corestream::Result<Captured<'g>>,
     /// The offset of the trapping instruction in its function, if the engine reports a different one.
     pub place: Option<u32>,
+    /// The stack pointer in the memory of the module that trapped, if known.
+    pub stack: Option<StackPointer>,
 }
 
 impl Guest {

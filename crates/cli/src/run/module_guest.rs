@@ -182,16 +182,12 @@ impl ModuleGuest {
         if run.locals { capture.frames(recorder) } else { capture }
     }
 
-    /// Returns the guest's stack pointer, if known.
-    pub fn stack_pointer(&self) -> Option<StackPointer> {
-        StackPointer::find(&self.wasm)
-    }
-
     /// Captures the guest after a failed call.
     pub fn stopped(&mut self, run: &Run, error: &Error) -> Stopped<'_> {
         let place = self.place_of_unreachable(error);
+        let stack = if error.is::<Trap>() { StackPointer::find(&self.wasm) } else { None };
         let captured = self.captured(run, error, place);
-        Stopped { captured, place: place.map(|(_, offset)| offset) }
+        Stopped { captured, place: place.map(|(_, offset)| offset), stack }
     }
 
     fn captured(

@@ -97,8 +97,14 @@ impl StackPointer {
         if matches!(trap, Trap::Interrupt | Trap::StackOverflow) {
             return None;
         }
-        // `run` has one instance, so its globals are unambiguous.
-        let [instance] = &dump.instances[..] else { return None };
+        let instance = match &dump.instances[..] {
+            [instance] => instance,
+            // A component has several. This is the stack pointer of the youngest frame's module.
+            instances => {
+                let youngest = dump.threads.first()?.frames.first()?.instance?;
+                instances.get(usize::try_from(youngest.0).ok()?)?
+            }
+        };
         let global = (*instance.globals.get(usize::try_from(self.global).ok()?)?)?;
         let (value, signed) = match dump.globals.get(usize::try_from(global.0).ok()?)?.value {
             GlobalValue::I32(value) => (u64::from(value.cast_unsigned()), i64::from(value)),

@@ -105,7 +105,7 @@ struct Walk<'d, 'b> {
     scopes: Vec<Scope<'b>>,
     exports: Vec<HashMap<&'b str, Item>>,
     created: Vec<Created>,
-    /// The names so far, each with the number that was tried last for another instance of that name.
+    /// The names so far, and how often each of them was wanted.
     names: HashMap<String, usize>,
 }
 
@@ -304,17 +304,17 @@ impl<'b> Walk<'_, 'b> {
             self.names.insert(name.clone(), 1);
             return name;
         };
-        let mut number = count.saturating_add(1);
+        *count = count.saturating_add(1);
+        let mut number = *count;
         let mut candidate = match label {
             Some(label) => format!("{name}({label})"),
             None => format!("{name}({number})"),
         };
+        // A component has few modules whose names look like these.
         while self.names.contains_key(&candidate) {
             candidate = format!("{name}({number})");
             number = number.saturating_add(1);
         }
-        // The next search begins after the numbers that are taken.
-        self.names.insert(name, number);
         self.names.insert(candidate.clone(), 1);
         candidate
     }

@@ -302,6 +302,65 @@ fn follows_aliases_arguments_and_exports() {
     assert_eq!(frame_names(&captured), ["user/n:outer"]);
 }
 
+/// A core module that the embedder supplies keeps its name.
+#[test]
+fn names_instances_next_to_those_of_imported_modules() {
+    let text = r#"(component
+        (import "m" (core module $m (export "memory" (memory 1))))
+        (core instance $m (instantiate $m))
+        (core module $own (import "" "memory" (memory 1)) (func (export "f") unreachable))
+        (core instance $own (instantiate $own (with "" (instance $m))))
+        (func (export "run") (canon lift (core func $own "f"))))"#;
+    for debug in [false, true] {
+        let wasm = wat::parse_str(text).unwrap();
+        let engine = Engine::new(config().guest_debug(debug)).unwrap();
+        let component = Component::from_binary(&engine, &wasm).unwrap();
+        let supplied = r#"(module $supplied (memory (export "memory") 1))"#;
+        let supplied = wasmtime::Module::new(&engine, supplied).unwrap();
+        let mut linker = Linker::new(&engine);
+        linker.root().module("m", &supplied).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = linker.instantiate(&mut store, &component).unwrap();
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let error = run.call(&mut store, ()).unwrap_err();
+        let capture = Capture::new("guest").component(&component, &wasm);
+        let captured = capture.trapped(&mut store, &error).unwrap();
+        assert_eq!(captured.notes, []);
+        assert_eq!(instance_names(&captured), ["supplied", "own"]);
+        assert_eq!(frame_names(&captured), ["own"]);
+        let [supplied, own] = &captured.dump.instances[..] else { panic!() };
+        assert_eq!(supplied.memories, own.memories);
+        assert!(own.memories[0].is_some());
+    }
+}
+
+/// The host captures its guest in a call, and the guest goes on.
+#[test]
+fn captures_a_component_that_goes_on() {
+    let text = r#"(component
+        (import "dump" (func $dump))
+        (core func $dump (canon lower (func $dump)))
+        (core module $m (import "" "dump" (func $dump)) (func (export "f") (call $dump)))
+        (core instance $m (instantiate $m (with "" (instance (export "dump" (func $dump))))))
+        (func (export "run") (canon lift (core func $m "f"))))"#;
+    let wasm = wat::parse_str(text).unwrap();
+    let engine = Engine::new(config().guest_debug(true)).unwrap();
+    let component = Component::from_binary(&engine, &wasm).unwrap();
+    let mut linker = Linker::new(&engine);
+    let captured = component.clone();
+    let dump = move |mut store: wasmtime::StoreContextMut<'_, ()>, (): ()| {
+        let capture = Capture::new("guest").component(&captured, &wasm);
+        let captured = capture.live(&mut store);
+        assert_eq!(frame_names(&captured), ["m"]);
+        Ok(())
+    };
+    linker.root().func_wrap("dump", dump).unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &component).unwrap();
+    let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+    run.call(&mut store, ()).unwrap();
+}
+
 /// Bytes of another component are noticed. The dump is what it would be without them.
 #[test]
 fn notes_bytes_that_do_not_fit() {

@@ -354,6 +354,54 @@ fn truncates_the_frames_of_a_component() {
     assert!(frames.iter().all(|frame| (frame.0, frame.1) == ("m", 0)), "{frames:?}");
 }
 
+/// The stack pointer is that of the module that traps.
+#[test]
+fn recognizes_a_stack_overflow_in_a_core_module() {
+    let text = r#"(component
+        (core module $other (memory 1) (global $__stack_pointer (mut i32) (i32.const 4096)) (func (export "f")))
+        (core instance $other (instantiate $other))
+        (core module $m (memory 1) (global $__stack_pointer (mut i32) (i32.const 4096))
+            (func (export "f") (global.set $__stack_pointer (i32.const -16)) (drop (i32.load (i32.const -16)))))
+        (core instance $m (instantiate $m))
+        (func (export "f") (canon lift (core func $m "f"))))"#;
+    let directory = directory("guest.wat", text);
+    let output = run(directory.path(), &["guest.wat", "--invoke", "f()"]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(134), "{message}");
+    assert!(
+        message.starts_with(
+            "corestream: guest.wat: stack overflow: the stack pointer is 16 bytes below address 0 \
+             (wasm trap: out of bounds memory access)\n    0: m: "
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn runs_and_dumps_functions_with_the_async_abi() {
+    let text = r#"(component
+        (core func $return (canon task.return (result u32)))
+        (core module $m (import "" "return" (func $return (param i32)))
+            (func (export "run") (result i32) (call $return (i32.const 42)) (i32.const 0))
+            (func (export "fail") (result i32) unreachable)
+            (func (export "callback") (param i32 i32 i32) (result i32) unreachable))
+        (core instance $m (instantiate $m (with "" (instance (export "return" (func $return))))))
+        (func (export "run") async (result u32)
+            (canon lift (core func $m "run") async (callback (core func $m "callback"))))
+        (func (export "fail") async (result u32)
+            (canon lift (core func $m "fail") async (callback (core func $m "callback")))))"#;
+    let directory = directory("guest.wat", text);
+    let output = run(directory.path(), &["guest.wat", "--invoke", "run()"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), "42\n"), "{}", stderr(&output));
+    for locals in [&[][..], &["--locals"]] {
+        let args = [&["guest.wat", "--invoke", "fail()", "--force"], locals].concat();
+        let output = run(directory.path(), &args);
+        assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+        let bytes = fs::read(directory.path().join("guest.wat.core")).unwrap();
+        assert_eq!(frames(&decode(&bytes)), [("m", 2, 1)]);
+    }
+}
+
 /// Several instances of one module: the instances of the frames are known with `--locals` only.
 #[test]
 fn says_how_to_record_the_instances_of_frames() {
