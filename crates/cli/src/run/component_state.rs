@@ -72,6 +72,22 @@ async fn in_time<R, E: From<Pending>>(
     }
 }
 
+/// Waits for a call of a stream until the time limit.
+async fn stream_in_time<R>(
+    name: &'static str,
+    call: impl Future<Output = StreamResult<R>>,
+) -> StreamResult<R> {
+    named(name, in_time(name, call).await)
+}
+
+/// Names the call that was pending. The standard streams wait themselves, and name the call of WASI preview 1.
+fn named<R>(name: &'static str, result: StreamResult<R>) -> StreamResult<R> {
+    match result {
+        Err(StreamError::Trap(error)) if error.is::<Pending>() => Err(Pending(name).into()),
+        result => result,
+    }
+}
+
 impl From<Pending> for StreamError {
     fn from(pending: Pending) -> Self {
         Self::Trap(pending.into())
@@ -114,7 +130,7 @@ impl HostInputStream for Limited<'_> {
         stream: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<Vec<u8>> {
-        in_time("input-stream.blocking-read", self.0.blocking_read(stream, len)).await
+        stream_in_time("input-stream.blocking-read", self.0.blocking_read(stream, len)).await
     }
 
     fn skip(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
@@ -126,7 +142,7 @@ impl HostInputStream for Limited<'_> {
         stream: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        in_time("input-stream.blocking-skip", self.0.blocking_skip(stream, len)).await
+        stream_in_time("input-stream.blocking-skip", self.0.blocking_skip(stream, len)).await
     }
 
     fn subscribe(&mut self, stream: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
@@ -144,7 +160,7 @@ impl HostOutputStream for Limited<'_> {
     }
 
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        self.0.write(stream, bytes)
+        named("output-stream.write", self.0.write(stream, bytes))
     }
 
     async fn blocking_write_and_flush(
@@ -153,7 +169,7 @@ impl HostOutputStream for Limited<'_> {
         bytes: Vec<u8>,
     ) -> StreamResult<()> {
         let write = self.0.blocking_write_and_flush(stream, bytes);
-        in_time("output-stream.blocking-write-and-flush", write).await
+        stream_in_time("output-stream.blocking-write-and-flush", write).await
     }
 
     fn flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
@@ -161,7 +177,7 @@ impl HostOutputStream for Limited<'_> {
     }
 
     async fn blocking_flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
-        in_time("output-stream.blocking-flush", self.0.blocking_flush(stream)).await
+        stream_in_time("output-stream.blocking-flush", self.0.blocking_flush(stream)).await
     }
 
     fn subscribe(&mut self, stream: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
@@ -169,7 +185,7 @@ impl HostOutputStream for Limited<'_> {
     }
 
     fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
-        self.0.write_zeroes(stream, len)
+        named("output-stream.write-zeroes", self.0.write_zeroes(stream, len))
     }
 
     async fn blocking_write_zeroes_and_flush(
@@ -178,7 +194,7 @@ impl HostOutputStream for Limited<'_> {
         len: u64,
     ) -> StreamResult<()> {
         let write = self.0.blocking_write_zeroes_and_flush(stream, len);
-        in_time("output-stream.blocking-write-zeroes-and-flush", write).await
+        stream_in_time("output-stream.blocking-write-zeroes-and-flush", write).await
     }
 
     fn splice(
@@ -187,7 +203,7 @@ impl HostOutputStream for Limited<'_> {
         from: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        self.0.splice(to, from, len)
+        named("output-stream.splice", self.0.splice(to, from, len))
     }
 
     async fn blocking_splice(
@@ -196,7 +212,7 @@ impl HostOutputStream for Limited<'_> {
         from: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        in_time("output-stream.blocking-splice", self.0.blocking_splice(to, from, len)).await
+        stream_in_time("output-stream.blocking-splice", self.0.blocking_splice(to, from, len)).await
     }
 
     async fn drop(&mut self, stream: Resource<DynOutputStream>) -> Result<()> {

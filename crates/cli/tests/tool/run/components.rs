@@ -107,11 +107,11 @@ fn command(body: &str) -> String {
             (data (i32.const 100) "\n")
             (func $print (param $at i32) (param $len i32)
                 (call $write (call $get-stdout) (local.get $at) (local.get $len) (i32.const 64)))
-            ;; Prints the string at address $at, after its first `$skip` bytes, and a line feed.
+            ;; Prints the string whose address and length are at $at, and a line feed.
             (func $line (param $at i32)
                 (call $print (i32.load (local.get $at)) (i32.load offset=4 (local.get $at)))
                 (call $print (i32.const 100) (i32.const 1)))
-            ;; Prints a string of each item of the list at address 0. An item has `$size` bytes.
+            ;; Prints a string of each item of the list at address 0. An item has $size bytes, with the string at $offset.
             (func $lines (param $size i32) (param $offset i32) (local $i i32)
                 (block $end (loop $next
                     (br_if $end (i32.eq (local.get $i) (i32.load (i32.const 4))))
@@ -334,6 +334,25 @@ fn dumps_a_command_at_the_time_limit() {
             assert_eq!(dump.notes().count(), usize::from(note));
         }
     }
+}
+
+/// Nobody reads the guest's standard output.
+#[test]
+fn dumps_a_command_that_waits_for_its_reader() {
+    let body = "(loop $next (call $print (i32.const 0) (i32.const 4096)) (br $next)) unreachable";
+    let directory = directory("guest.wat", command(body));
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(tool_path());
+    command.current_dir(directory.path()).args(["run", "guest.wat", "--time-limit", "0.3"]);
+    let output = command.stdout(writer).output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(124), "{message}");
+    let cause = "stopped after 0.3 s in the host call output-stream.blocking-write-and-flush";
+    assert!(message.starts_with(&format!("corestream: guest.wat: {cause}\n")), "{message}");
+    let bytes = fs::read(directory.path().join("guest.wat.core")).unwrap();
+    let decoded = decode(&bytes);
+    let functions: Vec<_> = frames(&decoded).into_iter().map(|(m, f, _)| (m, f)).collect();
+    assert_eq!(functions, [("main", 12), ("main", 15)]);
 }
 
 #[test]
@@ -589,7 +608,7 @@ fn runs_without_network() {
     assert_eq!(stdout(&output), "0\n");
 }
 
-/// Returns the names of the modules in a dump, for a guest whose path has other characters.
+/// `inspect` shows the names of the core instances.
 #[test]
 fn names_the_dump_as_for_core_modules() {
     let directory = directory("a b.wat", COMPOSED);
