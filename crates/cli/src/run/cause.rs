@@ -116,7 +116,12 @@ pub fn note(note: &Note) -> String {
 
 /// Rewords one cause.
 fn in_words(message: &str) -> String {
-    if message == "WebAssembly translation error" || message == "Invalid input WebAssembly code" {
+    if matches!(
+        message,
+        "WebAssembly translation error"
+            | "Invalid input WebAssembly code"
+            | "failed to parse WebAssembly module"
+    ) {
         // The next cause has the details.
         return String::new();
     }

@@ -78,6 +78,11 @@ impl<'p> Source<'p> {
         }
     }
 
+    /// Returns whether the file is text.
+    pub fn is_text(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// Returns whether the guest is a component.
     pub fn is_component(&self) -> bool {
         Parser::is_component(&self.wasm)

@@ -53,14 +53,18 @@ impl ComponentGuest {
             linker.allow_shadowing(true);
             limit_waits(&mut linker).map_err(failed)?;
         }
+        let is_text = source.is_text();
         let wasm = source.into_wasm();
         component_call::check_imports(&wasm, &linker).map_err(at)?;
         if run.invoke.is_none() {
             component_call::check_run(&wasm).map_err(at)?;
         }
-        let component = Component::from_binary(&engine, &wasm);
-        let component =
-            component.map_err(|e| at(format!("invalid component: {}", cause::plain(&e))))?;
+        let component = Component::from_binary(&engine, &wasm).map_err(|error| {
+            // The text was encoded just now, so it is not damaged.
+            let way_out =
+                if is_text { "" } else { "; the file may be damaged: build or copy it again" };
+            at(format!("invalid component: {}{way_out}", cause::plain(&error)))
+        })?;
         let linked = linker.instantiate_pre(&component);
         let linked = linked.map_err(|error| at(component_call::import_cause(&error)))?;
         let call = match &run.invoke {

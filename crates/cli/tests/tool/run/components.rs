@@ -552,8 +552,18 @@ fn refuses_components_that_it_cannot_run() {
     let wasm = wat::parse_str(command("(i32.const 0)")).unwrap();
     for len in [9, 100, wasm.len() / 2, wasm.len() - 1] {
         let message = refusal("guest.wasm", &wasm[..len]);
-        assert!(message.starts_with("guest.wasm: "), "{len}: {message}");
+        assert!(message.starts_with("guest.wasm: invalid component: "), "{len}: {message}");
+        assert!(
+            message.ends_with("; the file may be damaged: build or copy it again"),
+            "{message}"
+        );
     }
+    let text = "(component (core module $m (func (export \"f\") (i32.const 1))) (core instance $i (instantiate $m))
+        (func (export \"f\") (canon lift (core func $i \"f\"))))";
+    let directory = directory("guest.wat", text);
+    let message = refused(directory.path(), &["guest.wat", "--invoke", "f()"]);
+    let expected = "guest.wat: invalid component: failed to compile: wasm[0]::function[0]: ";
+    assert!(message.starts_with(expected) && message.contains("type mismatch"), "{message}");
     let message =
         refusal("guest.wat", "(component (core module (func (i32.const 1))) (export \"f\"))");
     assert!(message.starts_with("guest.wat:1:"), "{message}");
