@@ -162,6 +162,8 @@ impl Preparation {
                     state.add_pages(i, indices, is_written);
                 });
                 scanned.map_err(|errno| snapshot_error("PAGEMAP_SCAN failed", errno))?;
+                // Lets the guest and the thread that handles its faults run, if there is no core for each.
+                std::thread::yield_now();
             }
         }
         self.engine().state().check()
