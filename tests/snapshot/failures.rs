@@ -1,12 +1,13 @@
 //! Snapshots whose thread dies, that end while others use them, and in processes that may do less.
 
-use std::io;
-use std::process::Command;
+use std::io::{self, BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use corestream::internals::kill_thread;
-use corestream::snapshot::{Faults, SnapshotOptions};
+use corestream::snapshot::{AtLimit, Faults, SnapshotOptions};
 use corestream::{Dumper, ErrorKind, ExtentMethod};
 use rustix::mm::{UserfaultfdFlags, userfaultfd};
 
@@ -14,6 +15,7 @@ use crate::alone;
 use crate::area::{Area, PAGE, byte};
 use crate::cases::{each_kind_of_fault, freeze, numbered, prepare, write};
 use crate::environment::{probe_root, require};
+use crate::sigbus;
 
 #[test]
 fn a_dead_thread_is_an_error_and_the_guest_goes_on() {
@@ -45,17 +47,58 @@ fn a_dead_thread_is_an_error_and_the_guest_goes_on() {
     });
 }
 
+/// Makes [`a_writer_that_waits`] run, with this kind of faults.
+const WAITS: &str = "CORESTREAM_TEST_WAITS";
+
+/// A process whose guest waits forever for a dump.
+#[test]
+fn a_writer_that_waits() {
+    let Ok(faults) = std::env::var(WAITS) else { return };
+    sigbus::install();
+    let faults = if faults == "signal" { Faults::Signal } else { Faults::Thread };
+    let options = SnapshotOptions::new().faults(faults).copy_limit(0);
+    let area = numbered(16);
+    let _snapshot = freeze(&options.at_limit(AtLimit::Wait), &[&area]);
+    thread::scope(|scope| {
+        scope.spawn(|| area.write(0, 7));
+        // The parent kills this process.
+        io::Write::write_all(&mut io::stdout(), b"\nwaiting\n").unwrap();
+    });
+}
+
+#[test]
+fn a_killed_process_ends_although_its_writer_waits() {
+    let _alone = require!("userfaultfd", alone());
+    for faults in ["thread", "signal"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "failures::a_writer_that_waits", "--nocapture"]);
+        command.env(WAITS, faults).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map(Result::unwrap).any(|line| line == "waiting"));
+        // The writer waits in the kernel or in the handler by now.
+        thread::sleep(Duration::from_millis(10));
+        assert!(child.try_wait().unwrap().is_none(), "the writer waits");
+        child.kill().unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "{faults}: the process hangs");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// The writer waits for a thread that dies.
 #[test]
 fn a_waiting_writer_goes_on_when_the_thread_dies() {
     let _alone = require!("userfaultfd", alone());
     each_kind_of_fault(|options| {
-        let options = options.copy_limit(0).at_limit(corestream::snapshot::AtLimit::Wait);
+        let options = options.copy_limit(0).at_limit(AtLimit::Wait);
         let area = numbered(16);
         let snapshot = freeze(&options, &[&area]);
         thread::scope(|scope| {
             let writer = scope.spawn(|| area.write(0, 7));
-            thread::sleep(std::time::Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
             assert!(!writer.is_finished());
             kill_thread(&snapshot);
             writer.join().unwrap();
