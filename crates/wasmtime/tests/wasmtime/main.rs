@@ -8,6 +8,8 @@ mod environment;
 mod beyond;
 mod examples;
 mod frames;
+mod frozen;
+mod gate;
 mod guests;
 mod identity;
 mod live;
