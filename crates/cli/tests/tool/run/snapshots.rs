@@ -1,12 +1,10 @@
 //! Snapshots of running guests: `corestream run --snapshot-on` and `--snapshot-every`.
-#![allow(unsafe_code, reason = "protects a page to find out whether that is possible")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use corestream::snapshot::{Faults, LiveMemory, SnapshotOptions};
 use corestream::{CoreDumpFile, GlobalValue, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -15,17 +13,8 @@ use super::{directory, run as tool};
 use crate::environment::require;
 use crate::receiver::Receiver;
 use crate::tool::{names, stderr, tool_path};
+use crate::userfaultfd::probe;
 use crate::{strace, waiting};
-
-/// Returns whether memory can be protected here.
-fn probe() -> Result<(), String> {
-    let map = memmap2::MmapMut::map_anon(4096).unwrap();
-    let memory = LiveMemory::new(map.as_ptr(), map.len());
-    let options = SnapshotOptions::new().faults(Faults::Signal);
-    // SAFETY: the mapping outlives the preparation, and no thread writes to it.
-    let prepared = unsafe { options.prepare(&[memory]) };
-    prepared.map(drop).map_err(|error| error.to_string())
-}
 
 /// The number of pages of the host that the guests write to.
 const PAGES: u64 = 1024;
