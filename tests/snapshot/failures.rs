@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,30 @@ fn a_waiting_writer_goes_on_when_the_thread_dies() {
         });
         assert_eq!(area.read(0), 7);
         assert!(snapshot.finish().is_err());
+    });
+}
+
+/// A host function that prints writes to the guest. Neither the dump nor the handling of faults may print.
+#[test]
+fn a_writer_that_waits_at_the_limit_may_hold_standard_error() {
+    let _alone = require!("userfaultfd", alone());
+    each_kind_of_fault(|options| {
+        let area = numbered(16);
+        let snapshot = freeze(&options.copy_limit(0).at_limit(AtLimit::Wait), &[&area]);
+        let core = thread::scope(|scope| {
+            let (locked, is_locked) = mpsc::channel();
+            let area = &area;
+            scope.spawn(move || {
+                let _standard_error = io::stderr().lock();
+                locked.send(()).unwrap();
+                area.write(15 * PAGE, 7);
+            });
+            is_locked.recv().unwrap();
+            thread::sleep(Duration::from_millis(10));
+            write(&snapshot).unwrap()
+        });
+        assert_eq!((byte(&core, 0, 15 * PAGE), area.read(15 * PAGE)), (16, 7));
+        snapshot.finish().unwrap();
     });
 }
 

@@ -33,8 +33,9 @@ use wasmtime::ResourceLimiter;
 /// 4. The guest's thread, in a later host function or at an epoch deadline, [takes](Self::take) the preparation and
 ///    [freezes](crate::Capture::freeze) it.
 ///
-/// A memory that grows ends the preparation, and `take` then returns `None`. From the freeze on, a memory that grows and
-/// a store that is dropped wait until the snapshot has ended. So the thread that dumps must not need the guest's thread.
+/// A memory that grows ends the preparation, and `take` then returns `None`. From the freeze on, a memory that grows or is
+/// created, and a store that is dropped, wait until the snapshot has ended. So the thread that dumps must not need the
+/// guest's thread, and a thread that drops the store must not own the snapshot.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
