@@ -136,18 +136,32 @@ pub(super) struct MemoryPages {
     pub(super) open: Bitmap,
     /// The pages before this index were released.
     released: usize,
+    /// Whether the dump contains the memory.
+    is_dumped: bool,
 }
 
 impl MemoryPages {
     pub(super) fn new(pages: Range<u64>) -> Result<Self> {
         let len = to_index(pages.end - pages.start);
         let (present, open) = (Bitmap::new(len)?, Bitmap::new(len)?);
-        Ok(Self { pages, present, open, released: 0 })
+        Ok(Self { pages, present, open, released: 0, is_dumped: true })
     }
 
     /// Records that all of these pages contain data, although they may not be populated.
     pub(super) fn add_data(&mut self, numbers: &Range<u64>) {
         self.present.insert(self.index(numbers.start)..self.index(numbers.end));
+    }
+
+    /// Forgets all pages, because the dump does not contain the memory. A write to them is not copied.
+    pub(super) fn forget(&mut self) {
+        self.is_dumped = false;
+        self.present.remove(0..self.len());
+        self.open.remove(0..self.len());
+    }
+
+    /// Returns whether the dump contains the memory.
+    pub(super) fn is_dumped(&self) -> bool {
+        self.is_dumped
     }
 
     /// Returns the number of pages.
@@ -365,6 +379,11 @@ impl State {
         let present = pages.present.next_out(first + 1, most);
         let end = pages.open.next_in(first + 1, present).unwrap_or(present);
         pages.numbers(&(first..end.max(first + 1)))
+    }
+
+    /// Returns whether a reader has pinned pages.
+    pub(super) fn has_pins(&self) -> bool {
+        self.pins.iter().any(Option::is_some)
     }
 
     fn is_pinned(&self, page: u64) -> bool {

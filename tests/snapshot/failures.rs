@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,11 @@ fn a_dead_thread_is_an_error_and_the_guest_goes_on() {
             kill_thread(&snapshot);
             (0..200).for_each(|page| area.write(page * PAGE, 0));
             // The thread dies a moment later.
+            let end = Instant::now() + Duration::from_secs(30);
             let error = loop {
                 match snapshot.check() {
                     Err(error) => break error,
-                    Ok(()) => thread::yield_now(),
+                    Ok(()) => assert!(Instant::now() < end, "the thread lives"),
                 }
             };
             assert_eq!(error.kind(), ErrorKind::Image);
@@ -265,4 +266,53 @@ fn a_process_without_privileges_needs_signals() {
     let core = write(&snapshot).unwrap();
     assert!((0..16).all(|page| byte(&core, 0, page * PAGE) == (page + 1).to_le_bytes()[0]));
     assert_eq!(snapshot.finish().unwrap().copied_pages, 16);
+}
+
+/// The end waits for readers, so that the memory may be unmapped.
+#[test]
+fn memory_may_be_unmapped_once_a_snapshot_is_finished() {
+    let _alone = require!("userfaultfd", alone());
+    each_kind_of_fault(|options| {
+        for i in 0..100 {
+            let area = numbered(256);
+            let owner = Arc::new(());
+            let options = options.clone().keep_alive(owner.clone()).release_when_read(false);
+            let mut snapshot = freeze(&options, &[&area]);
+            drop(options);
+            let dump = std::mem::take(&mut snapshot.dump);
+            thread::scope(|scope| {
+                let (begun, has_begun) = mpsc::channel();
+                let dump = &dump;
+                scope.spawn(move || {
+                    begun.send(()).unwrap();
+                    // Until the snapshot has ended.
+                    while Dumper::new().plan(dump).and_then(|plan| plan.to_vec()).is_ok() {}
+                });
+                has_begun.recv().unwrap();
+                thread::sleep(Duration::from_micros(50 * i));
+                snapshot.finish().unwrap();
+                assert_eq!(Arc::strong_count(&owner), 1, "the snapshot has no owner any more");
+                drop(area);
+            });
+        }
+    });
+}
+
+#[test]
+fn memories_that_the_dump_does_not_contain_are_not_copied() {
+    let _alone = require!("userfaultfd", alone());
+    each_kind_of_fault(|options| {
+        let (dumped, other) = (numbered(16), numbered(64));
+        // SAFETY: the areas outlive the snapshot, and only this thread writes to them.
+        let prepared =
+            unsafe { options.copy_limit(16 << 12).prepare(&[other.live(), dumped.live()]) };
+        let prepared = prepared.unwrap();
+        (0..64).step_by(2).for_each(|page| other.write(page * PAGE, 0));
+        let snapshot = prepared.freeze(Area::dump(&[&dumped])).unwrap();
+        (0..64).for_each(|page| other.write(page * PAGE, 1));
+        (0..16).for_each(|page| dumped.write(page * PAGE, 100));
+        let core = write(&snapshot).unwrap();
+        assert!((0..16_u8).all(|page| byte(&core, 0, usize::from(page) * PAGE) == page + 1));
+        assert!(snapshot.finish().unwrap().copied_pages <= 16);
+    });
 }

@@ -168,8 +168,9 @@ fn every_dump_is_the_memory_at_the_freeze() {
 #[ignore = "takes minutes"]
 fn every_one_of_many_dumps_is_the_memory_at_the_freeze() {
     let _alone = require!("userfaultfd", alone());
-    let count = std::env::var("CORESTREAM_SNAPSHOTS").map_or(1000, |count| count.parse().unwrap());
-    torture_all(count / 10);
+    let count = std::env::var("CORESTREAM_SNAPSHOTS");
+    let count: usize = count.map_or(1000, |count| count.parse().unwrap());
+    torture_all(count.div_ceil(10));
 }
 
 /// Takes `count` snapshots for each pattern and each kind of faults.
