@@ -59,7 +59,7 @@ fn over_size(sizes: &[usize], rounds: usize) -> Plot {
         }
     }
     let marks = sizes.iter().map(|size| (*size as f64, mib(*size))).collect();
-    let title = format!("How long a guest stands still that writes {RATE} pages a second");
+    let title = format!("The pause of a guest that writes {RATE} pages a second");
     Plot { title, marks, lines: lines.into_iter().filter(|line| !line.points.is_empty()).collect() }
 }
 

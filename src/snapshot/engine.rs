@@ -433,7 +433,7 @@ impl Engine {
         }
     }
 
-    /// Ends the snapshot: all threads of the guest continue, and no fault comes any more. The thread that handles faults
+    /// Ends the snapshot: all threads of the guest continue, and no more faults occur. The thread that handles faults
     /// stops.
     pub(super) fn end(&self) {
         let mut state = self.state();

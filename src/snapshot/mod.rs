@@ -1,4 +1,4 @@
-//! Snapshots: consistent dumps of running guests, with a pause of less than a millisecond.
+//! Snapshots: consistent dumps of running guests, with a pause that is usually less than a millisecond.
 //!
 //! # The problem
 //! A guest must stand still while its memory is dumped, or the dump is a mixture of old and new bytes. Writing a dense

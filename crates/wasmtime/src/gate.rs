@@ -8,7 +8,7 @@
 //! Both begin on the thread of the guest in code of the embedder: the engine asks the store's limiter before a memory
 //! grows, and drops the store's data, to which the limiter belongs, before it frees the memories. So a limiter can wait.
 //!
-//! To wait for a snapshot that is only prepared would be a deadlock, because the guest itself must freeze it. So growth
+//! Waiting for a prepared snapshot would deadlock, because the guest itself must freeze it. So growth
 //! ends a preparation, and waits only for a freeze.
 //!
 //! Source: `src/runtime/vm/memory/mmap.rs` and `Drop for Store` in `src/runtime/store.rs` of Wasmtime 48.
@@ -23,8 +23,8 @@ use wasmtime::ResourceLimiter;
 
 /// Excludes snapshots while memories of one store may move or are freed.
 ///
-/// It is only needed for memories of the engine that may move or are pooled. Those of [`HostMemories`](crate::HostMemories)
-/// never move and outlive their store.
+/// It is only needed for memories of the engine that may move or are pooled. The memories of
+/// [`HostMemories`](crate::HostMemories) never move and outlive their store.
 ///
 /// 1. The store's [limiter](wasmtime::Store::limiter) is a [`GatedLimiter`] of this gate.
 /// 2. The guest's thread, in a host function, [closes](Self::close) the gate, lists the memories with
@@ -100,7 +100,7 @@ pub struct ClosedGate {
     hold: Hold,
 }
 
-/// A limiter that waits for snapshots before a memory grows and before it is dropped, and leaves the limits to another
+/// A limiter that waits for snapshots before a memory grows and before it is dropped, and delegates the limits to another
 /// limiter. [`SnapshotGate::limiter`] returns it.
 ///
 /// The data of the store must own it. [`Store::into_data`](wasmtime::Store::into_data) frees the memories without
@@ -120,13 +120,13 @@ impl SnapshotGate {
         Self::default()
     }
 
-    /// Returns a limiter for the store, which leaves the limits to `limiter`.
+    /// Returns a limiter for the store, which delegates the limits to `limiter`.
     pub fn limiter<L>(&self, limiter: L) -> GatedLimiter<L> {
         GatedLimiter { gate: self.clone(), limiter }
     }
 
-    /// Closes the gate. Growth on the calling thread would now be a deadlock until the result is dropped or its
-    /// preparation has begun on another thread.
+    /// Closes the gate. Growing a memory on the calling thread deadlocks, unless another thread prepares or drops the
+    /// result.
     pub fn close(&self) -> ClosedGate {
         self.shared.state().holds += 1;
         ClosedGate { hold: Hold(Arc::downgrade(&self.shared)) }
@@ -189,8 +189,9 @@ impl ClosedGate {
     ///
     /// # Safety
     /// `memories` were listed on the guest's thread after the gate was closed. They belong to a store whose data owns a
-    /// [`GatedLimiter`] of this gate, and [`SnapshotGate::wait`] is called before
-    /// [`Store::into_data`](wasmtime::Store::into_data). The rest of the contract of [`SnapshotOptions::prepare`] concerns
+    /// [`GatedLimiter`] of this gate until the store is dropped, and whose limiter
+    /// ([`Store::limiter`](wasmtime::Store::limiter)) is that value, or one that calls [`SnapshotGate::wait`] before each
+    /// growth. [`SnapshotGate::wait`] is also called before [`Store::into_data`](wasmtime::Store::into_data). The rest of the contract of [`SnapshotOptions::prepare`] concerns
     /// the host's own code, as for [`HostMemories::prepare`](crate::HostMemories::prepare).
     pub unsafe fn prepare(self, options: &SnapshotOptions, memories: &[LiveMemory]) -> Result<()> {
         let shared = self.hold.0.clone();

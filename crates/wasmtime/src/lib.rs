@@ -108,7 +108,8 @@
 //! - With a [`SnapshotGate`] the engine's own memories, pooled ones too, stay where they are until a snapshot has ended:
 //!   growth and the end of the store wait for it.
 //! - Otherwise pass [`Capture::live_memories`] to the unsafe
-//!   [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare), and see to all of the following.
+//!   [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare), and make sure that no memory moves or
+//!   ends until the snapshot has ended. The table shows when one does.
 //!
 //! The engine's own memories, by the files of Wasmtime 48 in `src/runtime`:
 //!

@@ -317,8 +317,9 @@ fn freeze(
     Ok(Frozen { snapshot, pause: start.elapsed(), expected })
 }
 
-/// Returns the `i`th page in an order in which neighbours are far apart, and which repeats no page before it has had all.
+/// Returns the `i`th page in an order in which neighbours are far apart, and which visits every page before it repeats
+/// one.
 fn scatter(i: usize, pages: usize) -> usize {
-    // The factor is prime, so no number of pages divides it.
+    // The factor is a prime larger than the number of pages, so the two have no common divisor.
     i.wrapping_mul(0x9e37_79b1) % pages
 }

@@ -35,7 +35,7 @@ pub struct LiveResults<'b> {
     phases: Vec<PhaseResults>,
     copied_pages: Vec<f64>,
     peak_copy_bytes: u64,
-    /// The number of snapshots that have failed because of the limit for copies, and the last error.
+    /// The number of snapshots that have failed, usually because of the limit for copies, and the last error.
     failed: (usize, Option<Failure>),
 }
 
