@@ -16,7 +16,8 @@ pub struct Plot {
     pub lines: Vec<Line>,
 }
 
-const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#777777", "#009e73"];
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#777777", "#009e73", "#cc79a7", "#b8860b", "#56b4e9"];
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 70.0;

@@ -1,4 +1,5 @@
 //! Other ways to get a consistent dump, and the system calls alone.
+#![allow(unsafe_code, reason = "calls `fork` and `ioctl`")]
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,8 +8,36 @@ use corestream::{Dumper, FileSink, snapshot};
 
 use crate::guest::Touched;
 
+/// The largest memory in bytes that is copied or written to a file.
+const MAX_COPIED: usize = 4 << 30;
+
+/// Returns the names and the median times of all of them. A few are skipped for a large memory.
+pub fn medians(guest: &Touched, rounds: usize) -> Vec<(&'static str, Duration)> {
+    let mut medians = Vec::new();
+    let mut add = |name, mut times: Vec<Duration>| {
+        times.sort();
+        medians.extend(times.get(times.len() / 2).map(|median| (name, *median)));
+    };
+    let few = rounds.min(5);
+    if guest.bytes().len() <= MAX_COPIED {
+        let (nothing, file) = (0..few).map(|_| stop_and_dump(guest)).unzip();
+        add(STOP_NULL, nothing);
+        add(STOP_FILE, file);
+        add(COPY, (0..few).map(|_| copy(guest)).collect());
+    }
+    add(FORK, (0..rounds).map(|_| fork()).collect());
+    add(PROTECT, (0..rounds).filter_map(|_| protect(guest)).collect());
+    medians
+}
+
+pub const STOP_NULL: &str = "stop and dump, null";
+pub const STOP_FILE: &str = "stop and dump, file";
+pub const COPY: &str = "snapshot::copy";
+pub const FORK: &str = "fork";
+pub const PROTECT: &str = "UFFDIO_WRITEPROTECT";
+
 /// Returns how long a guest stands still while its dump is written to nothing and to a file.
-pub fn stop_and_dump(guest: &Touched) -> (Duration, Duration) {
+fn stop_and_dump(guest: &Touched) -> (Duration, Duration) {
     let time = |file: Option<std::fs::File>| {
         let start = Instant::now();
         let dump = guest.describe();
@@ -23,7 +52,7 @@ pub fn stop_and_dump(guest: &Touched) -> (Duration, Duration) {
 }
 
 /// Returns how long a guest stands still while its memory is copied.
-pub fn copy(guest: &Touched) -> Duration {
+fn copy(guest: &Touched) -> Duration {
     let start = Instant::now();
     let copy = snapshot::copy(guest.describe(), u64::MAX).unwrap();
     let time = start.elapsed();
@@ -32,7 +61,7 @@ pub fn copy(guest: &Touched) -> Duration {
 }
 
 /// Returns how long `fork` takes in the parent.
-pub fn fork() -> Duration {
+fn fork() -> Duration {
     let start = Instant::now();
     // SAFETY: the child only exits.
     let child = unsafe { libc::fork() };
@@ -48,7 +77,7 @@ pub fn fork() -> Duration {
 }
 
 /// Returns how long one call takes that protects all pages, or `None` without userfaultfd.
-pub fn protect(guest: &Touched) -> Option<Duration> {
+fn protect(guest: &Touched) -> Option<Duration> {
     const API: u64 = 0xc018_aa3f;
     const REGISTER: u64 = 0xc020_aa00;
     const WRITEPROTECT: u64 = 0xc018_aa06;

@@ -394,8 +394,10 @@ impl Engine {
             match stretch {
                 Stretch::Pinned(_, pin) => {
                     drop(state);
-                    // SAFETY: the pages are registered parts of this memory, so they are mapped by the contract of
-                    // `prepare`. They are protected and pinned: a write to them waits until the pin is gone.
+                    // SAFETY: the pages are registered parts of this memory. By the contract of `prepare` they are mapped
+                    // until the snapshot has ended, and its end waits for the pin. A write to them waits for the pin as
+                    // well, unless the snapshot fails or ends, or another reader releases them. `unpin` says so then, and
+                    // the bytes are not used.
                     unsafe { source.read(offset, part) };
                     state = self.state();
                     let is_valid = state.unpin(memory, pin);
@@ -425,15 +427,23 @@ impl Engine {
         let released = self.state().release(memory, end);
         if let Some(pages) = released {
             self.notify();
-            self.unprotect(&pages, None);
+            for step in self.steps(pages) {
+                self.unprotect(&step, None);
+            }
         }
     }
 
-    /// Ends the snapshot: all threads of the guest continue, and no fault comes any more. The thread that handles faults
+    /// Ends the snapshot: all threads of the guest continue, and no more faults occur. The thread that handles faults
     /// stops.
     pub(super) fn end(&self) {
-        self.state().end(None);
+        let mut state = self.state();
+        state.end(None);
         self.changed.notify_all();
+        // Readers pin no more pages. Those that copy pages now must be done before the memory may be unmapped.
+        while state.has_pins() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(state);
         // From now on, readers release nothing. One that has begun must be done before the next snapshot of this memory
         // begins: the kernel lets one userfaultfd unprotect the pages of another.
         drop(self.releasing.lock().unwrap_or_else(PoisonError::into_inner));

@@ -18,8 +18,8 @@ pub(super) struct Guard {
     thread: Mutex<Option<JoinHandle<()>>>,
     faults: Faults,
     releases: bool,
-    /// Dropped after the snapshot has ended.
-    _owners: Vec<Arc<dyn Any + Send + Sync>>,
+    /// Kept until the snapshot has ended.
+    owners: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Guard {
@@ -39,21 +39,15 @@ impl Guard {
         };
         let name = "corestream-snap".to_string();
         let started = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(run);
-        let (thread, failure) = match started {
-            Ok(thread) => (Some(thread), None),
-            Err(error) => (None, Some(error)),
-        };
-        let releases = options.releases;
-        let (thread, owners) = (Mutex::new(thread), options.owners.clone());
-        let this = Arc::new(Self { engine, thread, faults, releases, _owners: owners });
-        match failure {
-            // Dropping the guard ends the registration.
-            Some(error) => {
-                let message = "cannot start the thread of a snapshot";
-                Err(Error::io(ErrorKind::Image, message, error))
+        let thread = started.map_err(|error| {
+            if faults == Faults::Signal {
+                signal::unregister(&engine);
             }
-            None => Ok(this),
-        }
+            Error::io(ErrorKind::Image, "cannot start the thread of a snapshot", error)
+        })?;
+        let owners = Mutex::new(options.owners.clone());
+        let (thread, releases) = (Mutex::new(Some(thread)), options.releases);
+        Ok(Arc::new(Self { engine, thread, faults, releases, owners }))
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -65,8 +59,8 @@ impl Guard {
         self.releases
     }
 
-    /// Ends the snapshot. When this returns, no part of it changes memory or its protection any more, so the next
-    /// snapshot of the same memory may begin.
+    /// Ends the snapshot. When this returns, no part of it reads memory or changes its protection any more, so the memory
+    /// may be unmapped, and the next snapshot of it may begin.
     pub(super) fn end(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
@@ -76,6 +70,9 @@ impl Guard {
         }
         // A panic of the thread has ended the snapshot with an error.
         let _ = thread.join();
+        let owners =
+            std::mem::take(&mut *self.owners.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(owners);
     }
 }
 

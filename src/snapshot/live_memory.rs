@@ -55,7 +55,7 @@ impl LiveMemory {
     /// # Safety
     /// - `offset` and the length of `to` lie within the memory, rounded up to whole pages, and the memory is mapped.
     /// - No thread writes to these bytes during the call: they are protected, their writer waits in a fault, or the
-    ///   writer is the caller.
+    ///   writer is the caller. Otherwise the caller must not use the copy.
     pub(super) unsafe fn read(&self, offset: usize, to: &mut [u8]) {
         // SAFETY: the caller guarantees that the bytes are mapped. Cells promise nothing about their contents, so the
         // reference is valid even if other threads hold references to the memory.

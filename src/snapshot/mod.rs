@@ -1,4 +1,4 @@
-//! Snapshots: consistent dumps of running guests, with a pause of less than a millisecond.
+//! Snapshots: consistent dumps of running guests, with a pause that is usually less than a millisecond.
 //!
 //! # The problem
 //! A guest must stand still while its memory is dumped, or the dump is a mixture of old and new bytes. Writing a dense
@@ -29,7 +29,7 @@
 //! The first write to a page after the freeze takes 16 to 60 microseconds, or 6 to 7 with [`Faults::Signal`]. The room
 //! for copies is at most 256 MiB by default. docs/performance.md has measurements.
 //!
-//! A dump scans the memory with several threads, which compete with the guest. Let one core to the guest
+//! A dump scans the memory with several threads, which compete with the guest. Leave one core to the guest
 //! ([`Dumper::threads`](crate::Dumper::threads)), and give the dumping thread a low priority (`nice`), which its threads
 //! inherit. Do both after `prepare`, because the thread that handles the guest's writes must not have a low priority.
 //!

@@ -66,7 +66,7 @@ impl SnapshotOptions {
     }
 
     /// Sets the limit for copies of pages to which the guest writes before the dump has read them, in bytes. The default
-    /// is 256 MiB. The room is allocated in advance, as much as the guest has data.
+    /// is 256 MiB. `prepare` allocates the room in advance, but not more than the guest has data.
     pub fn copy_limit(mut self, bytes: u64) -> Self {
         self.copy_limit = bytes;
         self

@@ -81,7 +81,8 @@ impl SnapshotOptions {
     /// The caller guarantees the following until the snapshot has ended, which is when the [`Preparation`], the
     /// [`Snapshot`] and all its images are dropped or [finished](Snapshot::finish):
     ///
-    /// - The memories stay mapped and readable at their addresses. Nothing moves, unmaps or discards them (`mremap`,
+    /// - The memories do not overlap. They stay mapped and readable at their addresses, including the rest of their last
+    ///   page, and the part by which they have grown at the freeze. Nothing moves, unmaps or discards them (`mremap`,
     ///   `munmap`, `MADV_DONTNEED`). Protecting more of them for writing (`mprotect`) is permitted, which is how an
     ///   engine grows a memory in place.
     /// - All writes are made by the threads of this process, directly or in system calls. The kernel does not write to
@@ -99,7 +100,7 @@ impl SnapshotOptions {
         let uffd = Userfaultfd::open(delivery);
         let uffd = uffd.map_err(|e| unsupported("cannot use userfaultfd", e))?;
 
-        let mut pages = Vec::new();
+        let mut pages: Vec<MemoryPages> = Vec::new();
         for (i, memory) in memories.iter().enumerate() {
             if memory.address() % page_size != 0 {
                 let message = format!(
@@ -108,6 +109,13 @@ impl SnapshotOptions {
                 return Err(Error::new(ErrorKind::Image, message));
             }
             let numbers = page_numbers(*memory, page_size);
+            let overlaps = |other: &MemoryPages| {
+                numbers.start < other.pages.end && other.pages.start < numbers.end
+            };
+            if let Some(other) = pages.iter().position(overlaps) {
+                let message = format!("memory {i}: it overlaps memory {other}");
+                return Err(Error::new(ErrorKind::Image, message));
+            }
             let data = register(&uffd, &tracked, &numbers, page_size)
                 .map_err(|error| error.at(format_args!("memory {i}")))?;
             let mut memory = MemoryPages::new(numbers)?;
@@ -162,6 +170,8 @@ impl Preparation {
                     state.add_pages(i, indices, is_written);
                 });
                 scanned.map_err(|errno| snapshot_error("PAGEMAP_SCAN failed", errno))?;
+                // Lets the guest and the thread that handles its faults run, if there is no core for each.
+                std::thread::yield_now();
             }
         }
         self.engine().state().check()
@@ -176,16 +186,15 @@ impl Preparation {
     }
 
     /// Returns the number of pages that the guest has written to since they were protected. The
-    /// [freeze](Self::freeze) copies them, which takes about one microsecond for each.
+    /// [freeze](Self::freeze) copies or protects them, in about one microsecond for each.
     pub fn dirty_pages(&self) -> u64 {
         self.engine().state().memories.iter().map(|memory| memory.open.len() as u64).sum()
     }
 
-    /// Protects the pages again that the guest has written to, and returns the number of pages that it has written to
-    /// since.
+    /// Protects the dirty pages again. Returns the number of pages that have become dirty meanwhile.
     ///
     /// Call it while the freeze is not possible yet, if the guest writes slowly. A page takes 1 to 10 microseconds, so a
-    /// guest that writes more than 100,000 pages in a second makes up for it at once.
+    /// guest that writes more than 100,000 pages in a second dirties pages as fast as this call protects them.
     ///
     /// # Errors
     /// Returns an error if the preparation has failed, because memory was unmapped, moved or discarded.
@@ -207,7 +216,7 @@ impl Preparation {
     }
 
     /// Freezes the memories of a stopped guest. The guest may continue when this returns. The snapshot does not contain
-    /// its later writes.
+    /// its later writes, and no prepared memory that `dump` does not contain.
     ///
     /// `dump` describes the guest, with images of its memories ([`MemoryImage::from_slice`]). Those of prepared memories
     /// are replaced by their frozen view. A memory may have grown at its address since it was prepared. Borrowed images
@@ -239,6 +248,11 @@ impl Preparation {
             state.check()?;
             for (prepared, len) in lens.iter().flatten() {
                 self.extend(&mut state, *prepared, *len)?;
+            }
+            for (i, memory) in state.memories.iter_mut().enumerate() {
+                if !lens.iter().flatten().any(|(prepared, _)| *prepared == i) {
+                    memory.forget();
+                }
             }
             self.add_new_pages(&mut state)?;
             let protect = |pages: &_| engine.userfaultfd().protect(&engine.addresses(pages));
@@ -315,6 +329,9 @@ impl Preparation {
         let block = to_index(BLOCK_BYTES / engine.page_size()).max(1);
         for i in 0..state.memories.len() {
             let memory = &state.memories[i];
+            if !memory.is_dumped() {
+                continue;
+            }
             // Blocks begin at multiples of their size.
             let skew = to_index(memory.pages.start % block as u64);
             let mut at = 0;

@@ -136,18 +136,32 @@ pub(super) struct MemoryPages {
     pub(super) open: Bitmap,
     /// The pages before this index were released.
     released: usize,
+    /// Whether the dump contains the memory.
+    is_dumped: bool,
 }
 
 impl MemoryPages {
     pub(super) fn new(pages: Range<u64>) -> Result<Self> {
         let len = to_index(pages.end - pages.start);
         let (present, open) = (Bitmap::new(len)?, Bitmap::new(len)?);
-        Ok(Self { pages, present, open, released: 0 })
+        Ok(Self { pages, present, open, released: 0, is_dumped: true })
     }
 
     /// Records that all of these pages contain data, although they may not be populated.
     pub(super) fn add_data(&mut self, numbers: &Range<u64>) {
         self.present.insert(self.index(numbers.start)..self.index(numbers.end));
+    }
+
+    /// Forgets all pages, because the dump does not contain the memory. A write to them is not copied.
+    pub(super) fn forget(&mut self) {
+        self.is_dumped = false;
+        self.present.remove(0..self.len());
+        self.open.remove(0..self.len());
+    }
+
+    /// Returns whether the dump contains the memory.
+    pub(super) fn is_dumped(&self) -> bool {
+        self.is_dumped
     }
 
     /// Returns the number of pages.
@@ -188,7 +202,7 @@ pub(super) struct State {
     at_limit: AtLimit,
     /// The pinned page numbers.
     pins: Vec<Option<Range<u64>>>,
-    /// The page after those that the last fault released, and their number.
+    /// The page after those that the last fault has released since the freeze, and their number.
     last_fault: (u64, u64),
     /// The number of pages that faults have copied aside since the freeze.
     pub(super) copied_by_faults: u64,
@@ -312,14 +326,14 @@ impl State {
         let this_page = page..page + 1;
         match self.phase {
             Phase::Ended => Verdict::Unprotect(this_page),
+            // Only this page, even if the guest writes one page after the other: each dirty page prolongs the freeze.
             Phase::Preparing => {
-                let run = self.run_of_fault(memory, page);
                 let pages = &mut self.memories[memory];
-                let indices = pages.index(run.start)..pages.index(run.end);
+                let index = pages.index(page);
                 // A fault proves that the page is populated, even if no scan has seen it yet.
-                pages.present.insert(indices.clone());
-                pages.open.insert(indices);
-                Verdict::UnprotectLocked(run)
+                pages.present.insert(index..index + 1);
+                pages.open.insert(index..index + 1);
+                Verdict::UnprotectLocked(this_page)
             }
             Phase::Frozen => {
                 let pages = &self.memories[memory];
@@ -354,20 +368,22 @@ impl State {
         }
     }
 
-    /// Returns the pages to release for a write to `page`: twice as many as last time if the writes are adjacent. All
-    /// but the first one are present and protected.
-    fn run_of_fault(&mut self, memory: usize, page: u64) -> Range<u64> {
+    /// Returns the pages to release for a write to `page`, which is present and protected: twice as many as last time if
+    /// the writes are adjacent. The others are present and protected too.
+    fn run_of_fault(&self, memory: usize, page: u64) -> Range<u64> {
         let (next, last) = self.last_fault;
         let wanted = if page == next { (2 * last).min(MAX_PAGES_PER_FAULT) } else { 1 };
         let pages = &self.memories[memory];
         let first = pages.index(page);
         let most = (first + to_index(wanted)).min(pages.len());
-        // The first page may be unknown so far.
         let present = pages.present.next_out(first + 1, most);
         let end = pages.open.next_in(first + 1, present).unwrap_or(present);
-        let run = pages.numbers(&(first..end.max(first + 1)));
-        self.last_fault = (run.end, run.end - run.start);
-        run
+        pages.numbers(&(first..end.max(first + 1)))
+    }
+
+    /// Returns whether a reader has pinned pages.
+    pub(super) fn has_pins(&self) -> bool {
+        self.pins.iter().any(Option::is_some)
     }
 
     fn is_pinned(&self, page: u64) -> bool {

@@ -66,6 +66,10 @@ fn refuses_memory_that_cannot_be_protected() {
 
     let area = Area::new(4 * PAGE);
     refused(live(&area.bytes()[8..PAGE]), "it does not start at a page boundary");
+    let parts = [live(&area.bytes()[..2 * PAGE]), live(&area.bytes()[PAGE..])];
+    // SAFETY: nothing is protected.
+    let error = unsafe { options.prepare(&parts) }.unwrap_err();
+    assert_eq!(error.to_string(), "memory 1: it overlaps memory 0");
 
     let file = tempfile::tempfile().unwrap();
     file.set_len(1 << 20).unwrap();

@@ -1,5 +1,7 @@
 //! A guest: a memory with a shadow that has the same contents, and the writes to both.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use corestream::snapshot::LiveMemory;
 use corestream::{CoreDump, CoreDumpFile, Memory, MemoryImage, MemoryType};
 use memmap2::MmapMut;
@@ -59,5 +61,14 @@ pub fn assert_contents(core: &[u8], expected: &[u64]) {
     let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
     for (i, (word, expected)) in words.zip(expected).enumerate() {
         assert_eq!(word, *expected, "word {i} of page {}", i / 512);
+    }
+}
+
+/// Sets a flag when it is dropped. A thread that waits for the flag then ends even if an assertion fails.
+pub struct SetOnDrop<'d>(pub &'d AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }

@@ -11,7 +11,7 @@ use corestream::{Dumper, Piece, Sink};
 
 use crate::alone;
 use crate::environment::require;
-use crate::guest::{Guest, assert_contents};
+use crate::guest::{Guest, SetOnDrop, assert_contents};
 
 /// The order in which a guest writes.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,7 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
     thread::scope(|scope| {
         let (wanted, done) = (&wanted, &done);
         scope.spawn(move || {
+            let _done = SetOnDrop(done);
             for i in 0..count {
                 let options = if i % 4 == 3 { &with_little_room } else { &options };
                 // SAFETY: the memory of the guest is private and lives longer than the snapshot, and only the thread of the
@@ -127,7 +128,6 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
                 snapshot.finish().unwrap();
                 assert_contents(&core, &expected);
             }
-            done.store(true, Ordering::Release);
         });
         let mut i = 0;
         while !done.load(Ordering::Acquire) {
@@ -138,14 +138,16 @@ fn torture(pattern: Pattern, faults: Faults, count: usize) {
             match wanted.load(Ordering::Acquire) {
                 FREEZE => {
                     wanted.store(RUN, Ordering::Release);
-                    let prepared = from_dumper.recv().unwrap();
+                    let Ok(prepared) = from_dumper.recv() else { break };
                     let expected = guest.expected();
                     let snapshot = prepared.freeze(guest.dump()).unwrap();
-                    to_dumper.send((snapshot, expected)).unwrap();
+                    // Fails if the other thread has panicked.
+                    let _ = to_dumper.send((snapshot, expected));
                 }
                 STOP => {
                     wanted.store(STOPPED, Ordering::Release);
-                    while wanted.load(Ordering::Acquire) == STOPPED {
+                    while wanted.load(Ordering::Acquire) == STOPPED && !done.load(Ordering::Acquire)
+                    {
                         thread::yield_now();
                     }
                 }
@@ -166,8 +168,9 @@ fn every_dump_is_the_memory_at_the_freeze() {
 #[ignore = "takes minutes"]
 fn every_one_of_many_dumps_is_the_memory_at_the_freeze() {
     let _alone = require!("userfaultfd", alone());
-    let count = std::env::var("CORESTREAM_SNAPSHOTS").map_or(1000, |count| count.parse().unwrap());
-    torture_all(count / 10);
+    let count = std::env::var("CORESTREAM_SNAPSHOTS");
+    let count: usize = count.map_or(1000, |count| count.parse().unwrap());
+    torture_all(count.div_ceil(10));
 }
 
 /// Takes `count` snapshots for each pattern and each kind of faults.

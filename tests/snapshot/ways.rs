@@ -15,6 +15,7 @@ use rustix::mm::{Advice, madvise};
 use crate::alone;
 use crate::area::{Area, PAGE};
 use crate::environment::require;
+use crate::guest::SetOnDrop;
 use crate::torture::{Pattern, Random};
 
 /// The number of words in a page.
@@ -299,14 +300,6 @@ fn write_until(guest: &Mutex<Guest>, pattern: Pattern, stop: &AtomicBool, done: 
             guest.write(pattern.word(i, words, &mut random) % words);
             i += 1;
         }
-    }
-}
-
-struct SetOnDrop<'d>(&'d AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
     }
 }
 

@@ -1,13 +1,15 @@
-//! `corestream bench`: measures dumps of an image, and compares them with the limits of the machine.
+//! `corestream bench`: measures dumps of an image, and compares them with the limits of the machine. With `--live`,
+//! measures snapshots of a running guest.
 
 mod check;
 mod limits;
+mod live;
 mod results;
 mod row;
 mod summary;
 mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -16,6 +18,7 @@ use corestream::{CoreDump, Dumper};
 
 use self::check::CheckedDump;
 use self::limits::PlainRead;
+use self::live::LiveOptions;
 use self::results::{Results, Setup};
 use self::row::Measurement;
 use self::target::{Target, TargetKind};
@@ -44,12 +47,23 @@ const DEFAULT_RUNS: (usize, usize) = (5, 100);
 /// Before the first run, one dump is written to a file in --dir, read back, and compared with the image. The
 /// first run warms the page cache and is not counted. A dump of an image that is not cached takes longer.
 /// Percentiles use the nearest-rank method.
+///
+/// With --live, each run takes a snapshot of a running guest, and then dumps the stopped guest to the same destination
+/// for comparison. The guest itself measures how long it stands still for the freeze (pause), and how long it is held
+/// up before, while its memory is protected (prepare), and until the dump is written and the protection is lifted
+/// (dump, finish).
 #[derive(Args)]
+#[command(
+    override_usage = "corestream bench [OPTIONS] <IMAGE>\n       corestream bench [OPTIONS] --live <SIZE>"
+)]
 pub struct Bench {
     /// Image of a memory, with options: PATH[,memory64][,page-size=1][,maximum=PAGES|SIZE][,shared][,changing]
-    #[arg(value_name = "IMAGE",
+    #[arg(value_name = "IMAGE", required_unless_present = "live", conflicts_with = "live",
           value_parser = OsStringValueParser::new().try_map(MemoryOption::parse))]
-    image: MemoryOption,
+    image: Option<MemoryOption>,
+
+    #[command(flatten)]
+    live: LiveOptions,
 
     /// Destination of the dumps
     #[arg(long, value_enum, default_value_t = TargetKind::File)]
@@ -75,20 +89,25 @@ pub struct Bench {
 impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         let interrupt = Interrupt::watch();
-        let path = &self.image.image;
+        if let Some(results) = self.run_live(&interrupt)? {
+            return report::result(&results);
+        }
+        // The arguments have an image or --live.
+        let Some(image) = &self.image else { return Err(Failure::new("no image")) };
+        let path = &image.image;
         // If the image cannot be watched, it cannot be opened either. That is reported below.
         let watch = Watch::new(path);
-        let mut guest = CoreDump::new(self.image.name());
-        let memory = self.image.memory()?;
+        let mut guest = CoreDump::new(image.name());
+        let memory = image.memory()?;
         if memory.image.as_slice().is_none() {
-            let name = self.image.image.display();
+            let name = path.display();
             return Err(Failure::new(format!("{name}: cannot be mapped, which `bench` requires")));
         }
         guest.add_memory(memory);
         let cancel = Some(interrupt.cancel());
         sigbus::install(guest.memories[0].image.as_slice().into_iter(), cancel);
 
-        let results = self.measure(&guest, &self.plan.dumper().cancel(interrupt.cancel()));
+        let results = self.measure(path, &guest, &self.plan.dumper().cancel(interrupt.cancel()));
         let results = results.map_err(|failure| {
             // The root cause of a failure may be a signal or an image that cannot be read: report that instead.
             let unread = failure.is_cancelled().then(|| {
@@ -104,16 +123,17 @@ impl Bench {
         report::result(&if self.json { results.json() } else { results.text() })
     }
 
-    fn measure(&self, guest: &CoreDump<'_>, dumper: &Dumper) -> Result<Results<'_>, Failure> {
+    fn measure<'b>(
+        &'b self,
+        path: &'b Path,
+        guest: &CoreDump<'_>,
+        dumper: &Dumper,
+    ) -> Result<Results<'b>, Failure> {
         let target = Target { kind: self.to, directory: &self.dir };
-        let read = PlainRead::new(&self.image.image, guest, !self.plan.no_trust_holes)?;
+        let read = PlainRead::new(path, guest, !self.plan.no_trust_holes)?;
         let checked = CheckedDump::new(&target, guest, dumper, &read)?;
-        let setup = Setup {
-            image: &self.image.image,
-            to: self.to,
-            dir: &self.dir,
-            checksums: !self.plan.no_checksum,
-        };
+        let setup =
+            Setup { image: path, to: self.to, dir: &self.dir, checksums: !self.plan.no_checksum };
         let mut results = Results::new(setup, &checked, &read);
 
         let mut start = Instant::now();
@@ -127,20 +147,22 @@ impl Bench {
                 continue;
             }
             results.add(run, limits);
-            let enough = match self.runs {
-                Some(runs) => round >= runs as usize,
-                None => {
-                    let (min, max) = DEFAULT_RUNS;
-                    round >= max || (round >= min && start.elapsed() >= DEFAULT_TIME)
-                }
-            };
-            if enough {
+            if is_enough(round, self.runs, start) {
                 break;
             }
         }
         // Planning fails if the image could not be read, also by the last plain read.
         let _ = dumper.plan(guest)?;
         Ok(results)
+    }
+}
+
+/// Returns whether no other run is needed after `done` counted ones since `start`.
+fn is_enough(done: usize, wanted: Option<u32>, start: Instant) -> bool {
+    let (min, max) = DEFAULT_RUNS;
+    match wanted {
+        Some(wanted) => done >= wanted as usize,
+        None => done >= max || (done >= min && start.elapsed() >= DEFAULT_TIME),
     }
 }
 

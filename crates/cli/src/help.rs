@@ -150,6 +150,10 @@ const BENCH: &[Example] = &[
         "Measure dumps to a TCP socket, and print JSON:",
         &["corestream bench guest.mem --to tcp --runs 20 --json | jq .stages.whole"],
     ),
+    example(
+        "Measure how long a running guest of 1 GiB stands still for a snapshot:",
+        &["corestream bench --live 1GiB --writes 5000 --faults signal"],
+    ),
 ];
 
 const COMPLETIONS: &[Example] = &[

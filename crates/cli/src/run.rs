@@ -44,7 +44,7 @@ use self::guest::{Guest, Outcome, Stopped};
 use self::host_call::Pending;
 use self::module_guest::ModuleGuest;
 use self::overflow::StackPointer;
-use self::snapshot::{Setup, Snapshots};
+use self::snapshot::{Requests, Setup, Snapshots};
 use self::target::Target;
 use crate::debug::Lldb;
 use crate::dump;
@@ -71,29 +71,50 @@ impl Run {
         let count = self.has_snapshots().then_some(1);
         // Checks the destination before the guest runs.
         let output = self.output.is_some().then(|| targets.trap(count)).transpose()?;
+        let requests = match count {
+            Some(count) => {
+                targets.snapshot(count)?;
+                Some(Snapshots::requests(self)?)
+            }
+            None => None,
+        };
         if self.debug {
             // Before the guest runs, because it may run for long.
             Lldb::find(None)?;
         }
         let mut guest = Guest::load(self)?;
-        let snapshots = self.start_snapshots(&guest)?;
+        let running = self.start_snapshots(&guest, requests)?;
         let ended = guest.run(self);
-        let running = snapshots.map(|(snapshots, interrupt)| {
-            let count = snapshots.finish();
-            (count, interrupt)
-        });
-        match ended? {
+        // Waits for a snapshot that has begun. A signal then ends the tool with `code`.
+        let finish = |running: Option<(Snapshots, Arc<Interrupt>)>, code| {
+            running.map(|(snapshots, interrupt)| {
+                interrupt.expect_end_of_guest(code);
+                (snapshots.finish(), interrupt)
+            })
+        };
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                finish(running, failure.code);
+                return Err(failure);
+            }
+        };
+        match outcome {
             Outcome::Returned(results) => {
+                finish(running, 0);
                 report::result(&results)?;
                 Ok(0)
             }
             Outcome::Failed(error) => {
                 if let Some(I32Exit(code)) = error.downcast_ref() {
-                    return Ok(self.exit_code(code.cast_unsigned()));
+                    let code = self.exit_code(code.cast_unsigned());
+                    finish(running, code);
+                    return Ok(code);
                 }
                 let trapped =
                     error.is::<Trap>() || error.is::<WasmBacktrace>() || error.is::<WasmCoreDump>();
                 if !trapped {
+                    finish(running, FAILED);
                     let cause = cause::plain(&error);
                     return Err(Failure::new(format!("{}: {cause}", self.guest.display())));
                 }
@@ -102,14 +123,10 @@ impl Run {
                 let limit =
                     pending.is_some() || matches!(error.downcast_ref(), Some(Trap::Interrupt));
                 let code = if limit { TIME_LIMIT } else { TRAPPED };
-                let (output, interrupt) = match running {
-                    Some((count, interrupt)) => {
-                        interrupt.expect_dump_of_guest(code);
-                        (Some(targets.trap(Some(count + 1))), interrupt)
-                    }
-                    None => (output.map(Ok), Arc::new(Interrupt::watch_dump_of_guest(code))),
+                let interrupt = match &running {
+                    Some((_, interrupt)) => interrupt.clone(),
+                    None => Arc::new(Interrupt::watch_dump_of_guest(code)),
                 };
-                let output = output.unwrap_or_else(|| targets.trap(None));
                 let module = guest.module();
                 let waits = module.is_some_and(|module| module.waits(&error));
                 let (first_added, is_module) = (guest.first_added(), module.is_some());
@@ -142,6 +159,13 @@ impl Run {
                     }
                     captured.dump.trap = Some(cause);
                 }
+                let output = match finish(running, code) {
+                    Some((count, _)) => {
+                        interrupt.expect_dump_of_guest(code);
+                        targets.trap(Some(count + 1))
+                    }
+                    None => output.map_or_else(|| targets.trap(None), Ok),
+                };
                 match self.dump(output, captured, &interrupt) {
                     Some(path) if self.debug => Err(self.open_in_lldb(&path)),
                     _ => Ok(code),
@@ -154,9 +178,10 @@ impl Run {
     fn start_snapshots(
         &self,
         guest: &Guest,
+        requests: Option<Requests>,
     ) -> Result<Option<(Snapshots, Arc<Interrupt>)>, Failure> {
-        let Some((memories, exchange)) = guest.module().and_then(ModuleGuest::snapshot_parts)
-        else {
+        let parts = guest.module().and_then(ModuleGuest::snapshot_parts);
+        let (Some((memories, exchange)), Some(requests)) = (parts, requests) else {
             return Ok(None);
         };
         sigbus::install_for_snapshots();
@@ -172,7 +197,7 @@ impl Run {
             write_timeout: self.write_timeout,
             first_added: guest.first_added(),
         };
-        Ok(Some((Snapshots::start(self, setup)?, interrupt)))
+        Ok(Some((Snapshots::start(requests, setup)?, interrupt)))
     }
 
     /// Returns the low 8 bits of the guest's exit code, or 1 if the code is not 0 but these bits are.

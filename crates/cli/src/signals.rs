@@ -109,6 +109,19 @@ impl Interrupt {
         STOPPED_GUEST.store(code, Ordering::Relaxed);
     }
 
+    /// Declares that the guest has ended, while a snapshot of it may still be written. A signal then ends the process with
+    /// the exit code of the guest, unless that is 0.
+    #[cfg(feature = "run")]
+    pub fn expect_end_of_guest(&self, code: u8) {
+        STOPPED_GUEST.store(code, Ordering::Relaxed);
+    }
+
+    /// Returns the exit code of the guest if it has ended and the code is not 0.
+    #[cfg(feature = "run")]
+    pub fn code_of_guest(&self) -> Option<u8> {
+        Some(STOPPED_GUEST.load(Ordering::Relaxed)).filter(|code| *code != 0)
+    }
+
     /// Leaves the phase in which there is output to remove. `result` is the result of the work.
     ///
     /// # Errors

@@ -110,14 +110,28 @@
 //!
 //! - With [`HostMemories`] the memories never move, and a snapshot keeps them mapped even if the store is dropped. Turn
 //!   off [`Config::memory_init_cow`](wasmtime::Config::memory_init_cow).
+//! - With a [`SnapshotGate`] the engine's own memories, pooled ones too, stay where they are until a snapshot has ended:
+//!   growth and the end of the store wait for it.
 //! - Otherwise pass [`Capture::live_memories`] to the unsafe
-//!   [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare). Until the snapshot has ended, the
-//!   store must not be dropped, and no memory may grow beyond
-//!   [`Config::memory_reservation`](wasmtime::Config::memory_reservation), which would move it. A memory that a module
-//!   of [`Module::deserialize_file`](wasmtime::Module::deserialize_file) maps from its file is refused.
-//!   [`corestream::snapshot::copy`] copies such a guest.
+//!   [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare), and make sure that no memory moves or
+//!   ends until the snapshot has ended. The table shows when one does.
 //!
-//! Shared memories are not frozen. The dump has their contents at the time of the dump.
+//! The engine's own memories, by the files of Wasmtime 48 in `src/runtime`:
+//!
+//! | | the engine | a snapshot |
+//! |---|---|---|
+//! | growth within [`memory_reservation`](wasmtime::Config::memory_reservation) | protects more of the mapping, in place (`vm/memory/mmap.rs`) | is not affected |
+//! | growth beyond it | moves the memory and unmaps the old one (`vm/memory/mmap.rs`) | must have ended; [`memory_may_move(false)`](wasmtime::Config::memory_may_move) makes such growth fail |
+//! | the end of the store | drops the store's data, then unmaps the memories (`store.rs`, `Drop for Store`) | must have ended |
+//! | [`Store::into_data`](wasmtime::Store::into_data) | unmaps the memories and returns the data (`store.rs`) | must have ended before; nothing in the data can wait for it |
+//! | the end of a store with pooled memories | clears or discards the slot, and reuses it for another store (`vm/instance/allocator/pooling/memory_pool.rs`, `decommit_queue.rs`) | must have ended |
+//! | a trap | leaves the memories as they are | is not affected |
+//! | initial contents of a module that was compiled or deserialized in memory | maps a sealed memfd privately (`vm/cow.rs`) | is not affected |
+//! | initial contents from [`Module::deserialize_file`](wasmtime::Module::deserialize_file) | maps the file privately (`vm/cow.rs`) | is refused with an error, because such pages cannot be protected; [`corestream::snapshot::copy`] copies the guest instead |
+//! | shared memories | are never moved (`vm/memory/shared_memory.rs`) | contains them, but does not freeze them |
+//!
+//! If a contract is violated, the dump usually fails, because the kernel reports memory that was unmapped or discarded. A
+//! memory that is unmapped while it is read ends the process.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
@@ -141,6 +155,7 @@ mod capture;
 mod component;
 mod describe;
 mod frames;
+mod gate;
 mod host_memory;
 mod identity;
 mod index_space;
@@ -155,6 +170,7 @@ pub use {corestream, wasmtime};
 
 pub use capture::{Capture, Captured, capture};
 pub use frames::FrameRecorder;
+pub use gate::{ClosedGate, GatedLimiter, SnapshotGate};
 pub use host_memory::HostMemories;
 pub use identity::module_identity;
 pub use note::Note;

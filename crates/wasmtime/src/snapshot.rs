@@ -33,7 +33,8 @@ impl<T: 'static> Capture<'_, T> {
     /// Returns the address and the current length of each unshared memory that [`live`](Self::live) would dump, for
     /// [`SnapshotOptions::prepare`](corestream::snapshot::SnapshotOptions::prepare).
     ///
-    /// Embedders that use [`HostMemories`](crate::HostMemories) do not need this. Shared memories are not listed: a
+    /// Embedders that use [`HostMemories`](crate::HostMemories) do not need this. Others make sure that the memories do
+    /// not move, with a [`SnapshotGate`](crate::SnapshotGate) for example. Shared memories are not listed: a
     /// snapshot does not freeze them. It contains them as *changing*, with contents that other threads may have written
     /// after the freeze.
     ///

@@ -2,9 +2,9 @@
 //!
 //! # The model
 //! A memory has three pages. Two threads write numbers to them, and the first one also freezes the snapshot. Another
-//! thread handles faults, and one prepares, reads the frozen pages and ends the snapshot. A step is a critical section, or
-//! a system call outside of one. A write to a protected page posts a message and waits until the page is unprotected. A
-//! signal can post the message again.
+//! thread handles faults, and one prepares, reads the frozen pages and ends the snapshot. A third reader may read them at
+//! the same time. A step is a critical section, or a system call outside of one. A write to a protected page posts a
+//! message and waits until the page is unprotected. A signal can post the message again.
 //!
 //! The test explores every order of the steps, from each state once. The reader must find the contents of the freeze. If
 //! no step is possible, all writes must have been made, and the snapshot must have ended.
@@ -69,6 +69,15 @@ enum Owner {
     Done,
 }
 
+/// A thread that reads the frozen pages once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Scanner {
+    Reading(usize),
+    /// It has pinned these pages, and copies them one by one. The contents are those of the first ones.
+    Copying(Range<usize>, Pin, Vec<u8>),
+    Done,
+}
+
 /// The kernel and the threads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Model {
@@ -79,6 +88,7 @@ struct Model {
     writers: [Writer; 2],
     handler: Handler,
     owner: Owner,
+    scanner: Scanner,
     /// The contents at the freeze.
     frozen: Option<[u8; PAGES]>,
     /// How many messages a signal may still post again.
@@ -131,6 +141,7 @@ enum Step {
     PostAgain(usize),
     Handler,
     Owner,
+    Scanner,
     Cancel,
 }
 
@@ -155,10 +166,11 @@ impl World {
                 writers: [Writer::default(); 2],
                 handler: Handler::Idle,
                 owner: Owner::Protecting(0),
+                scanner: if scenario.pins.is_some() { Scanner::Reading(0) } else { Scanner::Done },
                 frozen: None,
                 duplicates: scenario.duplicates,
             },
-            state: State::new(vec![pages], copies, at_limit, 1),
+            state: State::new(vec![pages], copies, at_limit, scenario.pins.unwrap_or(1)),
         }
     }
 
@@ -221,6 +233,10 @@ impl World {
         if !matches!(self.model.owner, Owner::Prepared | Owner::Done) {
             steps.push(Step::Owner);
         }
+        // The owner waits for the scanner before it ends the snapshot, unless it is cancelled.
+        if self.model.scanner != Scanner::Done && self.model.frozen.is_some() {
+            steps.push(Step::Scanner);
+        }
         if self.may_cancel && self.model.frozen.is_some() && self.state.phase == Phase::Frozen {
             steps.push(Step::Cancel);
         }
@@ -237,6 +253,7 @@ impl World {
             }
             Step::Handler => self.step_handler(),
             Step::Owner => self.step_owner(),
+            Step::Scanner => self.step_scanner(),
             Step::Cancel => self.state.end(None),
         }
         self.check_invariant();
@@ -366,7 +383,8 @@ impl World {
                     self.check(page, self.state.copies.get(FIRST + page as u64).unwrap()[0]);
                     Owner::Releasing(page + 1)
                 }
-                Stretch::Released | Stretch::Busy => panic!("there is one reader"),
+                Stretch::Busy => Owner::Reading(page),
+                Stretch::Released => panic!("only this reader releases pages"),
             },
             Owner::Copying(pages, pin, mut contents) if contents.len() < pages.len() => {
                 contents.push(self.model.contents[pages.start + contents.len()]);
@@ -391,6 +409,7 @@ impl World {
                 self.unprotect(pages);
                 Self::next_read(end)
             }
+            Owner::Ending if self.model.scanner != Scanner::Done && !has_ended => Owner::Ending,
             Owner::Ending => {
                 self.state.end(None);
                 Owner::Unregistering
@@ -400,6 +419,44 @@ impl World {
                 Owner::Done
             }
             Owner::Prepared | Owner::Done => panic!("it has nothing to do"),
+        };
+    }
+
+    fn step_scanner(&mut self) {
+        let has_ended = self.state.phase == Phase::Ended;
+        let next_read = |page| if page < PAGES { Scanner::Reading(page) } else { Scanner::Done };
+        self.model.scanner = match self.model.scanner.clone() {
+            Scanner::Reading(_) if has_ended => Scanner::Done,
+            Scanner::Reading(page) => match self.state.begin_read(0, page, self.most) {
+                Stretch::Zeros(pages) => {
+                    (page..page + pages).for_each(|page| self.check(page, 0));
+                    next_read(page + pages)
+                }
+                Stretch::Pinned(pages, pin) => {
+                    Scanner::Copying(page..page + pages, pin, Vec::new())
+                }
+                Stretch::Copied => {
+                    self.check(page, self.state.copies.get(FIRST + page as u64).unwrap()[0]);
+                    next_read(page + 1)
+                }
+                Stretch::Busy => Scanner::Reading(page),
+                Stretch::Released => Scanner::Done,
+            },
+            Scanner::Copying(pages, pin, mut contents) if contents.len() < pages.len() => {
+                contents.push(self.model.contents[pages.start + contents.len()]);
+                Scanner::Copying(pages, pin, contents)
+            }
+            Scanner::Copying(pages, pin, contents) => {
+                // The other reader may have released the pages meanwhile, or the snapshot has ended.
+                if self.state.unpin(0, pin) {
+                    let end = pages.end;
+                    pages.zip(contents).for_each(|(page, value)| self.check(page, value));
+                    next_read(end)
+                } else {
+                    Scanner::Done
+                }
+            }
+            Scanner::Done => panic!("it has nothing to do"),
         };
     }
 
@@ -421,8 +478,10 @@ struct Scenario {
     duplicates: usize,
     /// Whether the reader releases the pages that it has read.
     releases: bool,
-    /// The maximum number of pages that the reader pins at once.
+    /// The maximum number of pages that a reader pins at once.
     most: usize,
+    /// The number of pins if there are two readers.
+    pins: Option<usize>,
 }
 
 /// Explores all orders of steps. Returns the number of states.
@@ -468,6 +527,17 @@ fn path(steps: &[(usize, Option<Step>)], mut at: usize) -> Vec<Step> {
     path
 }
 
+fn two_readers(releases: bool) -> Scenario {
+    Scenario {
+        operations: [&[Freeze, Write(0, 1), Write(1, 2)], &[Write(0, 3)]],
+        populated: [true, true, false],
+        duplicates: 0,
+        releases,
+        most: PAGES,
+        pins: None,
+    }
+}
+
 #[test]
 fn every_order_of_events_is_consistent() {
     let scenario = |operations, populated| Scenario {
@@ -476,6 +546,7 @@ fn every_order_of_events_is_consistent() {
         duplicates: 1,
         releases: true,
         most: PAGES,
+        pins: None,
     };
     let scenarios = [
         // Both threads write to the same pages. The second page is populated by its first write.
@@ -510,7 +581,12 @@ fn every_order_of_events_is_consistent() {
             duplicates: 1,
             releases: false,
             most: 1,
+            pins: None,
         },
+        // Two readers, of which one releases pages, with a pin for each, and with one for both.
+        Scenario { pins: Some(2), ..two_readers(true) },
+        Scenario { pins: Some(1), ..two_readers(true) },
+        Scenario { pins: Some(2), most: 1, ..two_readers(false) },
     ];
     let mut states = 0;
     for scenario in scenarios {

@@ -190,13 +190,7 @@ impl<'b> Results<'b> {
         row("data", format!("{} bytes in {segments}", stats.data_bytes));
         let checksums = if setup.checksums { "with" } else { "without" };
         row("dump", format!("{} bytes, {checksums} checksums", stats.dump_bytes));
-        let to = match setup.to {
-            TargetKind::Null => "null: bytes are counted and discarded".into(),
-            TargetKind::File => format!("file: a new one for each run in {}", setup.dir.display()),
-            TargetKind::Pipe => "pipe: a thread of this process reads it".into(),
-            TargetKind::Tcp => "tcp: a thread of this process reads from 127.0.0.1".into(),
-        };
-        row("to", to);
+        row("to", setup.to.describe(setup.dir));
         let threads = report::count(stats.threads as u64, "thread");
         row("scanner", format!("{}, {threads}", stats.scanner));
         let first = ms(self.first);

@@ -12,6 +12,10 @@ pub struct Times {
 }
 
 impl Times {
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
     pub fn add(&mut self, time: Duration) {
         self.samples.push(time);
     }
@@ -46,7 +50,18 @@ impl Times {
 
     /// Formats the percentiles in milliseconds, in the columns of [`HEAD`].
     pub fn columns(&self) -> String {
-        [0, 50, 90, 99, 100].map(|percent| format!("{:>9}", ms(self.percentile(percent)))).concat()
+        self.columns_of(1)
+    }
+
+    /// Formats the percentiles in microseconds, in the columns of [`HEAD`].
+    pub fn columns_in_microseconds(&self) -> String {
+        self.columns_of(1000)
+    }
+
+    fn columns_of(&self, factor: u32) -> String {
+        let column =
+            |percent| format!("{:>9}", ms(self.percentile(percent).saturating_mul(factor)));
+        [0, 50, 90, 99, 100].map(column).concat()
     }
 }
 

@@ -46,6 +46,16 @@ impl TargetKind {
             Self::Tcp => "tcp",
         }
     }
+
+    /// Describes the destination. `directory` is the one for files.
+    pub fn describe(self, directory: &Path) -> String {
+        match self {
+            Self::Null => "null: bytes are counted and discarded".into(),
+            Self::File => format!("file: a new one for each run in {}", directory.display()),
+            Self::Pipe => "pipe: a thread of this process reads it".into(),
+            Self::Tcp => "tcp: a thread of this process reads from 127.0.0.1".into(),
+        }
+    }
 }
 
 /// A destination of dumps.

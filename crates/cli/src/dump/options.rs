@@ -189,6 +189,11 @@ pub struct PlanOptions {
 }
 
 impl PlanOptions {
+    /// Returns whether the number of threads was chosen.
+    pub fn has_threads(&self) -> bool {
+        self.threads != 0
+    }
+
     /// Returns a dumper with these options.
     pub fn dumper(&self) -> Dumper {
         Dumper::new()

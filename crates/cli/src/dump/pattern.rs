@@ -29,6 +29,14 @@ impl<'v> Values<'v> {
         Self { process_id: std::process::id(), unix_time, name, counter: None }
     }
 
+    fn unknown(&self, pattern: &str) -> String {
+        let counter = if self.counter.is_some() { "%c (number of the dump), " } else { "" };
+        format!(
+            "unknown pattern {pattern}; expected %p (process id), %t (Unix time), %n (process name), {counter}or %% \
+             (percent sign)"
+        )
+    }
+
     /// Replaces the patterns in `path`.
     ///
     /// # Errors
@@ -57,13 +65,13 @@ impl<'v> Values<'v> {
                 }
                 // `%%`: the part between the two is empty, and the text after the second is copied unchanged.
                 None => {
-                    let Some(next) = parts.next() else { return Err(unknown("%")) };
+                    let Some(next) = parts.next() else { return Err(self.unknown("%")) };
                     filled.push("%");
                     next
                 }
                 Some(_) => {
                     let next = String::from_utf8_lossy(part).chars().next().unwrap_or('?');
-                    return Err(unknown(&format!("%{next}")));
+                    return Err(self.unknown(&format!("%{next}")));
                 }
             };
             filled.push(os_string(rest));
@@ -85,13 +93,6 @@ pub fn has_counter(path: &Path) -> bool {
         }
     }
     false
-}
-
-fn unknown(pattern: &str) -> String {
-    format!(
-        "unknown pattern {pattern}; expected %p (process id), %t (Unix time), %n (process name) or %% \
-         (percent sign)"
-    )
 }
 
 fn os_string(bytes: &[u8]) -> OsString {
@@ -141,6 +142,7 @@ mod tests {
         let values = Values { counter: Some(7), ..Values::now("n") };
         assert_eq!(values.fill(Path::new("%n.%c%%c")), Ok("n.7%c".into()));
         assert!(fill("%c", "n").unwrap_err().starts_with("unknown pattern %c;"));
+        assert!(values.fill(Path::new("%x")).unwrap_err().contains("%c (number of the dump)"));
     }
 
     #[cfg(feature = "run")]

@@ -19,6 +19,7 @@ mod exchange;
 mod requests;
 mod signals;
 
+use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,9 +27,10 @@ use std::time::{Duration, Instant};
 use corestream::snapshot::{AtLimit, Faults, Preparation, SnapshotOptions, SnapshotStats};
 use corestream::{ByteSize, CoreDump, Dumper, ErrorKind, InstanceIndex};
 use corestream_wasmtime::{HostMemories, Note};
+use rustix::io::Errno;
 
 use self::exchange::{Frozen, Offer, Taken};
-use self::requests::{Request, Requests};
+use self::requests::Request;
 use super::arguments::Run;
 use super::cause;
 use super::target::{Target, Targets};
@@ -38,9 +40,10 @@ use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 pub use self::exchange::Exchange;
+pub use self::requests::Requests;
 pub use self::signals::SignalName;
 
-/// How long the guest may take to freeze before a line says that it does not.
+/// How long the guest may take to freeze before a line reports that the snapshot waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The priority of the threads that dump, so that the guest runs first.
 const LOWEST_PRIORITY: i32 = 19;
@@ -67,29 +70,45 @@ pub struct Setup {
 }
 
 impl Snapshots {
-    /// Starts the threads. Requests are served from now on.
+    /// Receives requests from now on, which are served once the guest runs.
     ///
     /// # Errors
     /// Returns an error if a thread cannot be started.
-    pub fn start(run: &Run, setup: Setup) -> Result<Self, Failure> {
-        let failed = |error| Failure::new(format!("cannot start a thread for snapshots: {error}"));
-        let requests = Requests::start(&run.snapshot_on, run.snapshot_every).map_err(failed)?;
+    pub fn requests(run: &Run) -> Result<Requests, Failure> {
+        Requests::start(&run.snapshot_on, run.snapshot_every).map_err(cannot_start)
+    }
+
+    /// Starts the snapshot thread. Requests are served from now on.
+    ///
+    /// # Errors
+    /// Returns an error if the thread cannot be started.
+    pub fn start(requests: Requests, setup: Setup) -> Result<Self, Failure> {
+        requests.begin();
         let exchange = setup.exchange.clone();
         let served = requests.queue();
         let setup = Arc::new(setup);
         let serve = move || SnapshotThread { setup, count: 0, is_copying: false }.run(&served);
         let thread =
-            thread::Builder::new().name("snapshots".into()).spawn(serve).map_err(failed)?;
+            thread::Builder::new().name("snapshots".into()).spawn(serve).map_err(cannot_start)?;
         Ok(Self { requests, exchange, thread })
     }
 
     /// Waits for a snapshot that has begun, after the guest has ended. Returns the number of snapshots.
     pub fn finish(self) -> u64 {
-        self.requests.stop();
+        let dropped = self.requests.stop();
         self.exchange.end();
         // A panic of the thread was reported by the panic hook.
-        self.thread.join().unwrap_or(0)
+        let count = self.thread.join().unwrap_or(0);
+        if dropped > 0 {
+            let requests = report::count(dropped as u64, "request");
+            report::line(&format!("no snapshot for {requests}: the guest has ended"));
+        }
+        count
     }
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::new(format!("cannot start a thread for snapshots: {error}"))
 }
 
 /// The thread that takes snapshots.
@@ -122,8 +141,12 @@ impl SnapshotThread {
     /// Exits because a signal has stopped a dump. The dump has removed its output.
     #[allow(clippy::exit, reason = "the guest runs in the main thread")]
     fn exit(&self, interrupted: &Failure) -> ! {
-        report::line(&interrupted.message);
-        std::process::exit(interrupted.code.into())
+        let (message, code) = match self.setup.interrupt.code_of_guest() {
+            Some(code) => (format!("no core dump: {}", interrupted.message), code),
+            None => (interrupted.message.clone(), interrupted.code),
+        };
+        report::line(&message);
+        std::process::exit(code.into())
     }
 
     /// Takes one snapshot. Returns the line to report.
@@ -132,13 +155,14 @@ impl SnapshotThread {
         let target = self.setup.targets.snapshot(self.count)?;
         let path = target.path.display().to_string();
         let offer = self.prepare();
+        let is_copied = matches!(offer, Offer::Copy(_));
         let mut taken = self.offer(offer)?;
         let is_too_large = |error: &corestream::Error| error.kind() == ErrorKind::Guest;
-        if self.is_copying && taken.frozen.as_ref().is_err_and(is_too_large) {
+        if is_copied && taken.frozen.as_ref().is_err_and(is_too_large) {
             taken = self.offer(self.stop(target))?;
             let written = match taken.frozen.map_err(Failure::from)? {
                 Frozen::Written(written) => self.setup.interrupt.end_clean_up(written)?,
-                Frozen::Protected(_) | Frozen::Copied(_) => {
+                Frozen::Protected(_) | Frozen::Copied(..) => {
                     return Err(Failure::new("the guest's thread did not dump the guest"));
                 }
             };
@@ -179,7 +203,7 @@ impl SnapshotThread {
             match self.protect() {
                 Ok(preparation) => return Offer::Protected(preparation),
                 Err(error) => {
-                    self.is_copying = true;
+                    self.is_copying = !is_temporary(&error);
                     report::line(&format!(
                         "the guest stands still while its memory is copied, because the memory cannot be protected: \
                          {error}"
@@ -193,8 +217,8 @@ impl SnapshotThread {
     /// Returns the offer to dump the guest on its own thread, if it has too much memory to copy.
     fn stop(&self, target: Target) -> Offer {
         let setup = self.setup.clone();
-        Offer::Stop(Box::new(move |mut dump, host_call| {
-            setup.complete(&mut dump, Vec::new(), host_call);
+        Offer::Stop(Box::new(move |mut dump, notes, host_call| {
+            setup.complete(&mut dump, notes, host_call);
             setup.write(&dump, &target, 0)
         }))
     }
@@ -240,7 +264,7 @@ impl SnapshotThread {
                 let dump = std::mem::take(&mut frozen.snapshot.dump);
                 (dump, Some(frozen.snapshot), frozen.notes)
             }
-            Frozen::Copied(dump) => (dump, None, Vec::new()),
+            Frozen::Copied(dump, notes) => (dump, None, notes),
             Frozen::Written(written) => return Ok((None, written?)),
         };
         self.setup.complete(&mut dump, notes, host_call);
@@ -262,6 +286,13 @@ impl SnapshotThread {
     }
 }
 
+/// Returns whether memory may be protected at the next attempt, although this one has failed.
+fn is_temporary(error: &corestream::Error) -> bool {
+    let temporary = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
+    let number = error.io_error().and_then(io::Error::raw_os_error);
+    number.is_some_and(|number| temporary.contains(&Errno::from_raw_os_error(number)))
+}
+
 impl Setup {
     /// Completes the description of a frozen guest. The guest's thread leaves this to the snapshot thread, to keep the
     /// pause short.
@@ -279,6 +310,7 @@ impl Setup {
                 frame.instance = frame.instance.or(Some(InstanceIndex(0)));
             }
         }
+        notes.retain(|note| !matches!(note, Note::FrameInstances { .. }));
         dump.notes.extend(host_call.map(|name| format!("frozen in the host call {name}")));
         dump.notes.extend(notes.iter().map(cause::note));
     }

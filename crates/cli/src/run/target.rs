@@ -55,7 +55,16 @@ impl Targets {
             (None, Some(pattern)) if pattern::has_counter(pattern) => {
                 self.resolve(pattern, Some(count))
             }
-            (None, Some(pattern)) => self.resolve(&numbered(pattern), Some(count)),
+            (None, Some(pattern)) => {
+                let stream = std::fs::metadata(pattern);
+                if stream.is_ok_and(|stream| !stream.is_file() && !stream.is_dir()) {
+                    return Err(Failure::new(format!(
+                        "-o {}: is not a regular file; add %c to the name, for the number of each dump",
+                        pattern.display()
+                    )));
+                }
+                self.resolve(&numbered(pattern), Some(count))
+            }
             (None, None) => {
                 let first = self.resolve(Path::new("%n.%c.core"), Some(count));
                 first.or_else(|_| self.resolve(Path::new("%n.%p.%c.core"), Some(count)))

@@ -10,7 +10,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::environment::require;
 use crate::tool::{NO_ARGS, corestream, names, ok, run, shell, signal, stderr};
+use crate::userfaultfd::probe;
 use crate::waiting::{catches, has_a_file, wait_until};
 
 const STAGES: [&str; 6] = ["extents", "scan", "plan", "first_byte", "write", "whole"];
@@ -189,10 +191,28 @@ fn reports_usage_errors_in_one_line() {
     large.set_len((4 << 30) + 1).unwrap();
     for (args, code, message) in [
         (&[][..], 2, "the following required arguments were not provided: <IMAGE>"),
+        (
+            &["guest.mem", "--writes", "5"],
+            2,
+            "the argument '[IMAGE]' cannot be used with '--writes <RATE>'",
+        ),
+        (
+            &["guest.mem", "--live", "64MiB"],
+            2,
+            "the argument '[IMAGE]' cannot be used with '--live",
+        ),
+        (&["--live", "0"], 2, "invalid value '0' for '--live <SIZE>': must be at least 1 byte"),
+        (
+            &["--live", "1MiB", "--writes", "-1"],
+            2,
+            "invalid value '-1' for '--writes <RATE>': expected 0 to ",
+        ),
+        (&["--live", "1024TiB"], 1, "--live 1125899906842624: no machine has that much memory"),
+        (&["--live", "60TiB"], 1, "a guest of 65970697666560 bytes needs "),
         (&["guest.mem", "--to", "disk"], 2, "invalid value 'disk' for '--to <TO>'"),
         (&["guest.mem", "--runs", "0"], 2, "invalid value '0' for '--runs <N>'"),
         (&["guest.mem", "--threads", "-1"], 2, "invalid value '-1' for '--threads <N>'"),
-        (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '<IMAGE>'"),
+        (&["guest.mem,memory65"], 2, "invalid value 'guest.mem,memory65' for '[IMAGE]'"),
         (&["none.mem"], 1, "none.mem: cannot open: No such file"),
         (&["."], 1, ".: is a directory, not a regular file"),
         (&["large.mem"], 1, "large.mem: "),
@@ -273,4 +293,101 @@ fn reports_an_image_that_changes() {
         assert!(output.stdout.is_empty());
         assert_eq!(names(&path), ["guest.mem"]);
     }
+}
+
+#[test]
+fn figures_of_a_running_guest_are_consistent() {
+    require!("userfaultfd", probe());
+    let directory = tempfile::tempdir().unwrap();
+    for (to, faults, writes) in
+        [("null", "thread", "1000"), ("file", "signal", "unlimited"), ("pipe", "signal", "0")]
+    {
+        let args = ["--live", "16000000", "--to", to, "--faults", faults, "--writes", writes];
+        let figures = json(directory.path(), &[&args[..], &["--runs", "2"]].concat());
+        // Rounded up to whole pages.
+        assert_eq!(figures["guest_bytes"], 245 << 16);
+        assert_eq!((&figures["to"], &figures["faults"]), (&to.into(), &faults.into()));
+        assert_eq!((&figures["writes"], &figures["runs"]), (&writes.into(), &2.into()));
+        assert_eq!(
+            (&figures["failed_snapshots"], &figures["huge_pages"]),
+            (&0.into(), &false.into())
+        );
+        for times in ["pause", "prepare", "dump", "stop_and_dump"] {
+            check_times(&figures[times], 2);
+        }
+        let phases = figures["phases"].as_object().unwrap();
+        assert_eq!(phases.len(), 5);
+        let of = |phase: &str, figure: &str| phases[phase][figure].as_f64().unwrap();
+        for phase in ["before", "prepare", "dump", "finish", "after"] {
+            check_times(&phases[phase]["largest_gap"], 2);
+            check_times(&phases[phase]["p95_gap"], 2);
+            for i in 0..2 {
+                let at = |gap: &str| phases[phase][gap]["samples_seconds"][i].as_f64().unwrap();
+                assert!(at("p95_gap") <= at("largest_gap"), "{phase}: {figures}");
+            }
+        }
+        assert!(of("before", "iterations_per_second") > 0.0);
+        assert_eq!(of("before", "writes_per_second") > 0.0, writes != "0");
+        let kept = |figure: &str| of("dump", figure) / of("before", figure);
+        let ratio = |key: &str| figures["ratios"][key].as_f64();
+        let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+        near(ratio("iterations_kept").unwrap(), kept("iterations_per_second"));
+        match ratio("writes_kept") {
+            Some(ratio) => near(ratio, kept("writes_per_second")),
+            None => assert_eq!(writes, "0"),
+        }
+        let p50 = |times: &str| figures[times]["p50_seconds"].as_f64().unwrap();
+        near(ratio("stop_and_dump_to_pause").unwrap(), p50("stop_and_dump") / p50("pause"));
+        if writes == "0" {
+            assert_eq!(
+                (&figures["copied_pages"], &figures["peak_copy_bytes"]),
+                (&0.0.into(), &0.into())
+            );
+        } else {
+            assert!(figures["peak_copy_bytes"].as_u64().unwrap() >= 4096);
+        }
+    }
+    let args = ["bench", "--live", "1MiB", "--huge-pages", "--to", "null", "--runs", "1"];
+    let text = ok(directory.path(), args);
+    for row in [
+        "guest     1048576 bytes, all touched, in huge pages",
+        "writes    1000 pages per second",
+        "runs      1, after 1 uncounted run",
+    ] {
+        assert!(text.lines().any(|line| line == row), "{row}\n{text}");
+    }
+    for row in ["pause ", "stop and dump ", "finish ", "stop and dump / pause "] {
+        assert!(text.lines().any(|line| line.starts_with(row)), "{row}\n{text}");
+    }
+    assert!(names(directory.path()).is_empty());
+}
+
+#[test]
+fn a_bench_whose_snapshots_all_fail_is_an_error() {
+    require!("userfaultfd", probe());
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["bench", "--live", "64MiB", "--writes", "unlimited", "--copy-limit", "8KiB"];
+    let output = run(directory.path(), [&args[..], &["--runs", "1"]].concat());
+    let line = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    let message =
+        "corestream: every snapshot failed: memory 0: the guest wrote to more pages than the limit";
+    assert!(line.starts_with(message) && line.lines().count() == 1, "{line}");
+    assert!(output.stdout.is_empty() && names(directory.path()).is_empty());
+}
+
+#[test]
+fn a_signal_ends_a_bench_of_a_running_guest() {
+    require!("userfaultfd", probe());
+    let directory = tempfile::tempdir().unwrap();
+    let args = ["bench", "--live", "64MiB", "--runs", "100000"];
+    let mut command = corestream(directory.path(), args);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| catches(&child, Signal::TERM));
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143));
+    let message = "corestream: stopped by SIGTERM, the output is incomplete\n";
+    assert_eq!(stderr(&output), message);
+    assert!(output.stdout.is_empty() && names(directory.path()).is_empty());
 }

@@ -30,6 +30,8 @@ mod strace;
 mod terminal;
 #[path = "../../../../tests/common/tool.rs"]
 mod tool;
+#[path = "../../../../tests/common/userfaultfd.rs"]
+mod userfaultfd;
 #[path = "../../../../tests/common/waiting.rs"]
 mod waiting;
 #[path = "../../../../tests/common/writers.rs"]

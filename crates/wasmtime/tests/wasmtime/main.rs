@@ -9,6 +9,8 @@ mod beyond;
 mod components;
 mod examples;
 mod frames;
+mod frozen;
+mod gate;
 mod guests;
 mod identity;
 mod live;

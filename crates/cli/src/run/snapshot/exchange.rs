@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use corestream::CoreDump;
 use corestream::snapshot::{self, Preparation};
-use corestream_wasmtime::{Capture, Note};
+use corestream_wasmtime::{Capture, Captured, Note};
 use wasmtime::{AsContextMut, Engine};
 
 use crate::report::Failure;
@@ -22,17 +22,18 @@ pub enum Offer {
     Protected(Preparation),
     /// Its memory is copied, at most this many bytes.
     Copy(u64),
-    /// It stands still until this function has dumped it. The function gets the host call in which the guest waits, and
-    /// returns the length of the dump.
+    /// It stands still until this function has dumped it. The function gets notes on what is unknown and the host call in
+    /// which the guest waits, and returns the length of the dump.
     Stop(Box<DumpFunction>),
 }
 
-type DumpFunction = dyn FnOnce(CoreDump<'_>, Option<&'static str>) -> Result<u64, Failure> + Send;
+type DumpFunction =
+    dyn FnOnce(CoreDump<'_>, Vec<Note>, Option<&'static str>) -> Result<u64, Failure> + Send;
 
 /// The frozen guest.
 pub enum Frozen {
     Protected(corestream_wasmtime::Frozen),
-    Copied(CoreDump<'static>),
+    Copied(CoreDump<'static>, Vec<Note>),
     /// It was dumped on its own thread. The length of the dump.
     Written(Result<u64, Failure>),
 }
@@ -162,10 +163,12 @@ impl Exchange {
                 capture.freeze(&mut store, preparation).map(Frozen::Protected)
             }
             Offer::Copy(limit) => {
-                snapshot::copy(capture.live(&mut store).dump, limit).map(Frozen::Copied)
+                let Captured { dump, notes, .. } = capture.live(&mut store);
+                snapshot::copy(dump, limit).map(|dump| Frozen::Copied(dump, notes))
             }
             Offer::Stop(dump) => {
-                Ok(Frozen::Written(dump(capture.live(&mut store).dump, host_call)))
+                let Captured { dump: live, notes, .. } = capture.live(&mut store);
+                Ok(Frozen::Written(dump(live, notes, host_call)))
             }
         };
         let pause = start.elapsed();

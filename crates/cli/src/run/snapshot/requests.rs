@@ -45,13 +45,12 @@ impl Shared {
 }
 
 impl Requests {
-    /// Handles these signals from now on.
+    /// Handles these signals from now on. The interval begins with [`begin`](Self::begin).
     ///
     /// # Errors
     /// Returns an error if the signals cannot be handled, or a thread cannot be started.
     pub fn start(signals: &[SignalName], interval: Option<Duration>) -> io::Result<Self> {
-        let next = interval.and_then(|interval| Instant::now().checked_add(interval));
-        let state = Mutex::new(State { waiting: 0, next, must_stop: false });
+        let state = Mutex::new(State { waiting: 0, next: None, must_stop: false });
         let queue = Arc::new(Shared { state, changed: Condvar::new(), interval });
         if signals.is_empty() {
             return Ok(Self { queue, signals: None });
@@ -75,18 +74,29 @@ impl Requests {
         Ok(Self { queue, signals: Some(handle) })
     }
 
+    /// Begins the interval, because the guest runs now.
+    pub fn begin(&self) {
+        let interval = self.queue.interval;
+        self.queue.state().next = interval.and_then(|time| Instant::now().checked_add(time));
+    }
+
     /// Returns the queue, for the snapshot thread.
     pub fn queue(&self) -> Queue {
         Queue(self.queue.clone())
     }
 
-    /// Ends the queue. Requests that wait are dropped.
-    pub fn stop(&self) {
-        self.queue.state().must_stop = true;
+    /// Ends the queue. Drops the requests that wait, and returns their number.
+    pub fn stop(&self) -> usize {
+        let dropped = {
+            let mut state = self.queue.state();
+            state.must_stop = true;
+            std::mem::take(&mut state.waiting)
+        };
         self.queue.changed.notify_all();
         if let Some(signals) = &self.signals {
             signals.close();
         }
+        dropped
     }
 }
 

@@ -1,13 +1,12 @@
 //! Snapshots of running guests: `corestream run --snapshot-on` and `--snapshot-every`.
-#![allow(unsafe_code, reason = "protects a page to find out whether that is possible")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use corestream::snapshot::{Faults, LiveMemory, SnapshotOptions};
 use corestream::{CoreDumpFile, GlobalValue, Value};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -15,17 +14,8 @@ use super::{directory, run as tool};
 use crate::environment::require;
 use crate::receiver::Receiver;
 use crate::tool::{names, stderr, tool_path};
+use crate::userfaultfd::probe;
 use crate::{strace, waiting};
-
-/// Returns whether memory can be protected here.
-fn probe() -> Result<(), String> {
-    let map = memmap2::MmapMut::map_anon(4096).unwrap();
-    let memory = LiveMemory::new(map.as_ptr(), map.len());
-    let options = SnapshotOptions::new().faults(Faults::Signal);
-    // SAFETY: the mapping outlives the preparation, and no thread writes to it.
-    let prepared = unsafe { options.prepare(&[memory]) };
-    prepared.map(drop).map_err(|error| error.to_string())
-}
 
 /// The number of pages of the host that the guests write to.
 const PAGES: u64 = 1024;
@@ -71,8 +61,14 @@ struct Guest {
 }
 
 impl Guest {
-    /// Starts a guest called `guest.wat`, and waits until the tool handles SIGUSR1.
+    /// Starts a guest called `guest.wat`, and waits until it runs.
     fn start(text: &str, args: &[&str]) -> Self {
+        // The tool handles this signal once the guest runs.
+        Self::start_until(Signal::TERM, text, args)
+    }
+
+    /// Starts a guest, and waits until the tool handles a signal.
+    fn start_until(signal: Signal, text: &str, args: &[&str]) -> Self {
         let directory = directory("guest.wat", text.replace("WRITE", WRITE));
         let mut command = Command::new(tool_path());
         command.current_dir(directory.path()).args(["run", "guest.wat"]).args(args);
@@ -80,12 +76,20 @@ impl Guest {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap());
         let guest = Self { directory, child, lines };
-        waiting::wait_until(|| waiting::catches(&guest.child, Signal::USR1));
+        waiting::wait_until(|| waiting::catches(&guest.child, signal));
         guest
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Makes a FIFO in the directory.
+    fn fifo(&self, name: &str) -> PathBuf {
+        let fifo = self.path(name);
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+        fifo
     }
 
     fn signal(&self, signal: Signal) {
@@ -132,6 +136,8 @@ impl Drop for Guest {
 /// Checks that a dump has the memory and the global of a counting guest at one moment. Returns its number.
 fn check(path: &Path) -> u64 {
     let dump = CoreDumpFile::open(path).unwrap();
+    let mut notes = dump.notes().map(|note| note.unwrap().to_string());
+    assert!(notes.all(|note| note.starts_with("frozen in the host call")));
     let memory = dump.memory(0.into()).unwrap();
     let number = |page: u64| {
         let mut bytes = [0; 4];
@@ -284,15 +290,7 @@ fn a_trap_after_snapshots_gets_a_dump_of_its_own() {
 fn a_guest_that_ends_waits_for_its_snapshot() {
     require!("userfaultfd", probe());
     let mut guest = Guest::start(READS, &["--snapshot-on", "USR1", "-o", "g%c.core", "--force"]);
-    let fifo = guest.path("g1.core");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &fifo,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )
-    .unwrap();
+    let fifo = guest.fifo("g1.core");
     waiting::wait_until(|| waiting::is_asleep(&guest.child));
     guest.signal(Signal::USR1);
     let mut reader = fs::File::open(&fifo).unwrap();
@@ -307,6 +305,39 @@ fn a_guest_that_ends_waits_for_its_snapshot() {
     fs::write(&copy, core).unwrap();
     assert_eq!(check(&copy), 5000);
     assert_eq!(guest.end().0, Some(0));
+}
+
+/// Waits for standard input, and traps.
+const READS_AND_TRAPS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 130)
+    (func (export "_start")
+        ;; More than a pipe holds.
+        (memory.fill (i32.const 65536) (i32.const 1) (i32.const 8000000))
+        (i32.store (i32.const 0) (i32.const 16))
+        (i32.store (i32.const 4) (i32.const 1))
+        (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+        unreachable))"#;
+
+/// The reader of a FIFO takes nothing. A signal then ends the tool with the code of the trap.
+#[test]
+fn a_trap_is_reported_before_a_snapshot_is_dumped() {
+    require!("userfaultfd", probe());
+    let args = ["--snapshot-on", "USR1", "-o", "g%c.core", "--force"];
+    let mut guest = Guest::start(READS_AND_TRAPS, &args);
+    let fifo = guest.fifo("g1.core");
+    waiting::wait_until(|| waiting::is_asleep(&guest.child));
+    guest.signal(Signal::USR1);
+    let mut reader = fs::File::open(&fifo).unwrap();
+    reader.read_exact(&mut [0; 8]).unwrap();
+    drop(guest.child.stdin.take());
+    let line = guest.line();
+    assert!(line.starts_with("corestream: guest.wat: wasm trap: wasm `unreachable`"), "{line}");
+    guest.signal(Signal::TERM);
+    assert_eq!(waiting::exit(&mut guest.child).code(), Some(134));
+    assert_eq!(names(guest.directory.path()), ["g1.core", "guest.wat"]);
+    let (_, rest) = guest.end();
+    assert!(rest.contains("corestream: no core dump: stopped by SIGTERM"), "{rest}");
 }
 
 #[test]
@@ -370,9 +401,7 @@ fn a_failed_snapshot_leaves_nothing_and_the_guest_goes_on() {
 fn a_signal_during_a_snapshot_ends_the_tool() {
     require!("userfaultfd", probe());
     let mut guest = Guest::start(COUNTS, &["--snapshot-on", "USR1", "-o", "g%c", "--force"]);
-    let fifo = guest.path("g1");
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let fifo = guest.fifo("g1");
     guest.signal(Signal::USR1);
     let _reader = fs::File::open(&fifo).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -404,7 +433,8 @@ fn copies_or_stops_the_guest_if_its_memory_cannot_be_protected() {
             let status = fs::read_to_string(format!("/proc/{tool}/status")).unwrap_or_default();
             let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
             let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-            mask & 1 << (Signal::USR1.as_raw() - 1) != 0 && status.contains("State:\tS")
+            // The tool handles SIGTERM once the guest runs.
+            mask & 1 << (Signal::TERM.as_raw() - 1) != 0 && status.contains("State:\tS")
         };
         waiting::wait_until(|| tool().is_some_and(is_waiting));
         kill_process(Pid::from_raw(tool().unwrap()).unwrap(), Signal::USR1).unwrap();
@@ -423,6 +453,28 @@ fn copies_or_stops_the_guest_if_its_memory_cannot_be_protected() {
         drop(child.stdin.take());
         assert_eq!(waiting::exit(&mut child).code(), Some(0));
     }
+}
+
+#[test]
+fn a_request_while_the_guest_is_compiled_is_kept() {
+    require!("userfaultfd", probe());
+    let others = "(func (param i32) (result i32) (i32.load (local.get 0)))".repeat(2000);
+    let text = COUNTS.replace("WRITE", &format!("WRITE {others}"));
+    let mut guest = Guest::start_until(Signal::USR1, &text, &["--snapshot-on", "USR1"]);
+    let line = guest.snapshot();
+    assert!(line.starts_with("corestream: guest.wat.1.core: snapshot 1: pause "), "{line}");
+    check(&guest.path("guest.wat.1.core"));
+    guest.stop();
+}
+
+#[test]
+fn refuses_devices_without_a_number_in_the_name() {
+    let directory = directory("guest.wat", COUNTS.replace("WRITE", WRITE));
+    let args = ["guest.wat", "--snapshot-on", "USR1", "-o", "/dev/null"];
+    let output = tool(directory.path(), &args);
+    assert_eq!(output.status.code(), Some(125));
+    let message = "corestream: -o /dev/null: is not a regular file; add %c to the name";
+    assert!(stderr(&output).starts_with(message), "{}", stderr(&output));
 }
 
 #[test]
