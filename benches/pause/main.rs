@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corestream::snapshot::{Faults, SnapshotOptions, SnapshotStats};
-use corestream::{CoreDumpFile, Dumper, FileSink, Sink};
+use corestream::{Dumper, FileSink, Sink};
 use gaps::{Gaps, Phase};
 use guest::{Round, Setup, Touched, Writes};
 
@@ -49,7 +49,9 @@ fn main() {
     let rounds = option("--rounds").map_or(20, |rounds| rounds.parse().unwrap());
     let rounds = if test { 1 } else { rounds };
     for faults in [Faults::Thread, Faults::Signal] {
-        check(faults);
+        let options = SnapshotOptions::new().faults(faults);
+        let is_right = guest::is_dump_right(&options, |dump| Dumper::new().plan(dump)?.to_vec());
+        assert!(is_right.unwrap(), "the dump differs from the memory at the freeze");
     }
     if test {
         let mut guest = Touched::new(16 << 20, false).unwrap();
@@ -104,21 +106,6 @@ fn writes() -> Vec<Writes> {
     list("--writes", default, |writes| writes.parse().unwrap())
 }
 
-/// Checks that a dump has the contents of the memory at the freeze, while the guest writes as fast as it can.
-///
-/// # Panics
-/// Panics if it has not.
-fn check(faults: Faults) {
-    let mut guest = Touched::new(16 << 20, false).unwrap();
-    let mut core = Vec::new();
-    let round = run(&mut guest, Writes::Random, faults, &mut core, true);
-    round.dumped.and(round.finished).unwrap();
-    let mut bytes = vec![0; guest.bytes().len()];
-    let dump = CoreDumpFile::from_slice(&core).unwrap();
-    dump.memory(0.into()).unwrap().read(0, &mut bytes).unwrap();
-    assert!(Some(bytes) == round.expected, "the dump differs from the memory at the freeze");
-}
-
 fn baselines(guest: &Touched, rounds: usize) {
     println!("  milliseconds, alone");
     for (name, time) in limits::medians(guest, rounds) {
@@ -163,12 +150,12 @@ fn table(guest: &mut Touched, faults: &[Faults], targets: &[Target], rounds: usi
 
 fn one(guest: &mut Touched, writes: Writes, faults: Faults, target: Target) -> Run {
     match target {
-        Target::Null => run(guest, writes, faults, &mut io::sink(), false),
+        Target::Null => run(guest, writes, faults, &mut io::sink()),
         Target::File => {
             let file = tempfile::tempfile_in(".").unwrap();
-            run(guest, writes, faults, &mut FileSink::new(&file), false)
+            run(guest, writes, faults, &mut FileSink::new(&file))
         }
-        Target::Slow => run(guest, writes, faults, &mut Slow(None, 0), false),
+        Target::Slow => run(guest, writes, faults, &mut Slow(None, 0)),
     }
 }
 
@@ -236,11 +223,10 @@ fn run<S: Sink + Send + ?Sized>(
     writes: Writes,
     faults: Faults,
     sink: &mut S,
-    keeps_contents: bool,
 ) -> Run {
     let options = SnapshotOptions::new().faults(faults);
-    let alone = if common::test_mode() || keeps_contents { ALONE / 10 } else { ALONE };
-    let setup = Setup { writes, options: &options, alone, keeps_contents };
+    let alone = if common::test_mode() { ALONE / 10 } else { ALONE };
+    let setup = Setup { writes, options: &options, alone, keeps_contents: false };
     let round = guest.round(&setup, |dump| {
         let cores = thread::available_parallelism().unwrap().get();
         Dumper::new().threads((cores - 1).max(1)).plan(dump)?.write_to(sink).map(drop)

@@ -95,7 +95,7 @@ impl Run {
         let outcome = match ended {
             Ok(outcome) => outcome,
             Err(failure) => {
-                finish(running, failure.code);
+                finish(running, FAILED);
                 return Err(failure);
             }
         };

@@ -59,7 +59,7 @@ enum Owner {
     /// It waits for the freeze.
     Prepared,
     Reading(usize),
-    /// It has pinned these pages, and copies them one by one. The contents are those of the first ones.
+    /// It copies these pinned pages one by one, and has these contents so far.
     Copying(Range<usize>, Pin, Vec<u8>),
     /// It has read the pages before this one.
     Releasing(usize),
@@ -73,7 +73,7 @@ enum Owner {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Scanner {
     Reading(usize),
-    /// It has pinned these pages, and copies them one by one. The contents are those of the first ones.
+    /// It copies these pinned pages one by one, and has these contents so far.
     Copying(Range<usize>, Pin, Vec<u8>),
     Done,
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use corestream::snapshot::{Faults, SnapshotOptions};
-use corestream::{ByteSize, CoreDump, CoreDumpFile, Dumper, MemoryIndex};
+use corestream::{ByteSize, CoreDump, Dumper};
 
-use self::guest::{Round, Setup, Touched, Writes};
+use self::guest::{Round, Setup, Touched, WASM_PAGE, Writes};
 use self::results::LiveResults;
 use super::target::Target;
 use super::{Bench, is_enough};
@@ -25,10 +25,6 @@ use crate::signals::Interrupt;
 
 /// How long the guest runs before and after each snapshot.
 const ALONE: Duration = Duration::from_millis(300);
-/// The size in bytes of the guest whose dump is checked.
-const CHECKED_BYTES: usize = 16 << 20;
-/// The size in bytes of a page of WebAssembly.
-const WASM_PAGE: u64 = 65_536;
 /// The number of bytes that the machine must have in addition to the guest.
 const SPARE_BYTES: u64 = 512 << 20;
 
@@ -99,7 +95,7 @@ impl LiveOptions {
     /// Returns an error if the machine has too little memory.
     fn len(&self) -> Result<Option<usize>, Failure> {
         let Some(ByteSize(size)) = self.live else { return Ok(None) };
-        let rounded = size.div_ceil(WASM_PAGE).checked_mul(WASM_PAGE);
+        let rounded = size.checked_next_multiple_of(WASM_PAGE as u64);
         let len = rounded.and_then(|len| usize::try_from(len).ok().filter(|_| len <= 1 << 46));
         let Some(len) = len else {
             return Err(Failure::new(format!("--live {size}: no machine has that much memory")));
@@ -161,7 +157,10 @@ impl Bench {
     ) -> Result<LiveResults<'_>, Failure> {
         let options = self.live.options();
         let target = Target { kind: self.to, directory: &self.dir };
-        check(dumper, &options)?;
+        if !guest::is_dump_right(&options, |dump| Ok::<_, Failure>(dumper.plan(dump)?.to_vec()?))? {
+            let message = "the dump differs from the memory of the guest at the freeze";
+            return Err(Failure::new(message));
+        }
         let failed = |error| Failure::new(format!("cannot map the memory of the guest: {error}"));
         let mut guest = Touched::new(len, self.live.huge_pages).map_err(failed)?;
         let setup = Setup {
@@ -194,29 +193,6 @@ impl Bench {
         }
         results.checked()
     }
-}
-
-/// Checks that a dump has the contents of the memory at the freeze, while the guest writes as fast as it can.
-fn check(dumper: &Dumper, options: &SnapshotOptions) -> Result<(), Failure> {
-    let failed = |error| Failure::new(format!("cannot map the memory of the guest: {error}"));
-    let mut guest = Touched::new(CHECKED_BYTES, false).map_err(failed)?;
-    let writes = Writes::Random;
-    // All of its pages may be copied.
-    let options = options.clone().copy_limit(2 * CHECKED_BYTES as u64);
-    let setup = Setup { writes, options: &options, alone: ALONE / 10, keeps_contents: true };
-    let mut core = Vec::new();
-    let round: Round<Failure> = guest.round(&setup, |dump| {
-        core = dumper.plan(dump)?.to_vec()?;
-        Ok(())
-    })?;
-    round.dumped?;
-    round.finished?;
-    let mut bytes = vec![0; CHECKED_BYTES];
-    CoreDumpFile::from_slice(&core)?.memory(MemoryIndex(0))?.read(0, &mut bytes)?;
-    if round.expected != Some(bytes) {
-        return Err(Failure::new("the dump differs from the memory of the guest at the freeze"));
-    }
-    Ok(())
 }
 
 /// Returns how long a guest stands still that is dumped without a snapshot.

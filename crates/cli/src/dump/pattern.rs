@@ -30,9 +30,9 @@ impl<'v> Values<'v> {
     }
 
     fn unknown(&self, pattern: &str) -> String {
-        let counter = if self.counter.is_some() { "%c (number of the dump), " } else { "" };
+        let counter = if self.counter.is_some() { ", %c (number of the dump)" } else { "" };
         format!(
-            "unknown pattern {pattern}; expected %p (process id), %t (Unix time), %n (process name), {counter}or %% \
+            "unknown pattern {pattern}; expected %p (process id), %t (Unix time), %n (process name){counter} or %% \
              (percent sign)"
         )
     }

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use corestream::snapshot::{LiveMemory, Preparation, Snapshot, SnapshotOptions, SnapshotStats};
 use corestream::{
-    CoreDump, Error, ErrorKind, Frame, Global, GlobalValue, Memory, MemoryImage, MemoryType,
-    Thread, Value,
+    CoreDump, CoreDumpFile, Error, ErrorKind, Frame, Global, GlobalValue, Memory, MemoryImage,
+    MemoryIndex, MemoryType, Thread, Value,
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -25,7 +25,10 @@ use super::gaps::{Gaps, PHASES, Phase};
 /// The size in bytes of the pages that are written.
 const PAGE: usize = 4096;
 /// The size in bytes of a page of WebAssembly.
-const WASM_PAGE: usize = 65_536;
+pub const WASM_PAGE: usize = 65_536;
+/// The size in bytes of the guest whose dump is checked, and how long it runs before and after.
+const CHECKED_BYTES: usize = 16 << 20;
+const CHECKED_ALONE: Duration = Duration::from_millis(30);
 /// The priority of the thread that dumps, so that the guest runs first.
 const LOWEST_PRIORITY: i32 = 19;
 
@@ -185,6 +188,30 @@ fn cannot_start(error: io::Error) -> Error {
 
 fn stopped() -> Error {
     Error::new(ErrorKind::Guest, "a thread of the measurement has panicked")
+}
+
+/// Dumps a snapshot of a guest that writes as fast as it can. `dump` returns the bytes of the dump. Returns whether they
+/// have the contents of the memory at the freeze.
+///
+/// # Errors
+/// Returns an error if the snapshot or the dump fails, or if the dump cannot be read.
+pub fn is_dump_right<E: From<Error> + Send>(
+    options: &SnapshotOptions,
+    dump: impl FnOnce(&CoreDump<'_>) -> Result<Vec<u8>, E> + Send,
+) -> Result<bool, E> {
+    let cannot_map = |error| Error::new(ErrorKind::Guest, format!("cannot map memory: {error}"));
+    let mut guest = Touched::new(CHECKED_BYTES, false).map_err(cannot_map)?;
+    // All of its pages may be copied.
+    let options = options.clone().copy_limit(2 * CHECKED_BYTES as u64);
+    let writes = Writes::Random;
+    let setup = Setup { writes, options: &options, alone: CHECKED_ALONE, keeps_contents: true };
+    let mut core = Vec::new();
+    let round: Round<E> = guest.round(&setup, |frozen| dump(frozen).map(|bytes| core = bytes))?;
+    round.dumped?;
+    round.finished?;
+    let mut bytes = vec![0; CHECKED_BYTES];
+    CoreDumpFile::from_slice(&core)?.memory(MemoryIndex(0))?.read(0, &mut bytes)?;
+    Ok(round.expected == Some(bytes))
 }
 
 /// The settings of a round.
