@@ -129,7 +129,7 @@ impl Run {
                 };
                 let module = guest.module();
                 let waits = module.is_some_and(|module| module.waits(&error));
-                let (first_added, is_module) = (guest.first_added(), module.is_some());
+                let first_added = module.map(ModuleGuest::first_added);
                 let Stopped { mut captured, place, stack } = guest.stopped(self, &error);
                 let cause = match pending {
                     Some(pending) => format!("{} {pending}", self.limit_message()),
@@ -147,7 +147,8 @@ impl Run {
                     let module = module_of_frame(&captured.as_ref().ok()?.dump, frame)?;
                     module.name.clone()
                 };
-                let modules = if is_module { 0 } else { dumped.min(backtrace::PRINTED_FRAMES) };
+                let is_component = first_added.is_none();
+                let modules = if is_component { dumped.min(backtrace::PRINTED_FRAMES) } else { 0 };
                 let modules: Vec<_> = (0..modules).map(module).collect();
                 let backtrace =
                     backtrace::render(&name, &cause, &error, first_added, place, dumped, &modules);
@@ -180,8 +181,8 @@ impl Run {
         guest: &Guest,
         requests: Option<Requests>,
     ) -> Result<Option<(Snapshots, Arc<Interrupt>)>, Failure> {
-        let parts = guest.module().and_then(ModuleGuest::snapshot_parts);
-        let (Some((memories, exchange)), Some(requests)) = (parts, requests) else {
+        let (Some((memories, exchange)), Some(requests)) = (guest.snapshot_parts(), requests)
+        else {
             return Ok(None);
         };
         sigbus::install_for_snapshots();
@@ -195,7 +196,7 @@ impl Run {
             copy_limit: self.copy_limit,
             at_limit: self.at_copy_limit.into(),
             write_timeout: self.write_timeout,
-            first_added: guest.first_added(),
+            first_added: guest.module().map(ModuleGuest::first_added),
         };
         Ok(Some((Snapshots::start(requests, setup)?, interrupt)))
     }

@@ -78,15 +78,14 @@ pub struct Run {
     #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true)]
     pub(super) write_timeout: Option<Duration>,
 
-    /// Dump the running guest, a core module, when the tool receives one of these signals, such as USR1; the guest goes
-    /// on
+    /// Dump the running guest when the tool receives one of these signals, such as USR1; the guest goes on
     ///
     /// The guest stands still for about a millisecond, and the dump is its state at that moment. It is written while the
-    /// guest runs. Signals that the tool or the engine uses are refused.
+    /// guest runs. Signals that the tool or the engine uses are refused. A component runs as slowly as with `--locals`.
     #[arg(long, value_name = "SIGNAL", value_delimiter = ',', group = "snapshots")]
     pub(super) snapshot_on: Vec<SignalName>,
 
-    /// Dump the running guest, a core module, every S seconds; the guest goes on
+    /// Dump the running guest every S seconds; the guest goes on
     #[arg(long, value_name = "S", value_parser = dump::parse_seconds, allow_negative_numbers = true,
           group = "snapshots")]
     pub(super) snapshot_every: Option<Duration>,

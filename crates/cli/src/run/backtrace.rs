@@ -2,7 +2,7 @@
 
 use corestream::Visible;
 use corestream_symbols::demangle;
-use wasmtime::WasmBacktrace;
+use wasmtime::{FrameInfo, WasmBacktrace};
 
 /// The maximum number of printed frames. The dump has all frames.
 pub const PRINTED_FRAMES: usize = 50;
@@ -17,14 +17,16 @@ pub fn render(
     name: &str,
     cause: &str,
     error: &wasmtime::Error,
-    first_added: u32,
+    first_added: Option<u32>,
     place: Option<u32>,
     dumped: usize,
     modules: &[Option<String>],
 ) -> String {
     let mut text = format!("corestream: {}: {}\n", shown(name), shown(cause));
     let frames = error.downcast_ref::<WasmBacktrace>().map_or(&[][..], WasmBacktrace::frames);
-    let added = frames.iter().take_while(|frame| frame.func_index() >= first_added).count();
+    let is_added =
+        |frame: &&FrameInfo| first_added.is_some_and(|first| frame.func_index() >= first);
+    let added = frames.iter().take_while(is_added).count();
     let frames = frames.get(added..).unwrap_or_default();
     for (i, frame) in frames.iter().enumerate().take(PRINTED_FRAMES) {
         let module = modules.get(i).and_then(Option::as_deref).or(frame.module().name());

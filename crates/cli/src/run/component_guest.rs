@@ -1,7 +1,9 @@
 //! A guest that is a component: its engine, store and instance, and the call.
 
+use std::sync::Arc;
+
 use corestream::CoreDump;
-use corestream_wasmtime::{Capture, Captured, FrameRecorder, module_identity};
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, module_identity};
 use wasmparser::{Parser, Payload};
 use wasmtime::component::{Component, InstancePre, Linker, Val};
 use wasmtime::{Engine, Error, Store, Trap, WasmBacktrace};
@@ -11,9 +13,10 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use super::arguments::Run;
 use super::check::Source;
 use super::component_call::{self, FunctionCall};
-use super::component_state::{ComponentState, limit_waits};
+use super::component_state::{self, ComponentState};
 use super::guest::{self, Outcome, Stopped};
 use super::overflow::StackPointer;
+use super::snapshot::{Exchange, SnapshotPoint};
 use super::time_limit::TimeLimit;
 use super::{cause, unreachable};
 use crate::report::Failure;
@@ -26,6 +29,8 @@ pub struct ComponentGuest {
     wasm: Vec<u8>,
     call: Call,
     recorder: FrameRecorder<ComponentState>,
+    /// The memories that snapshots protect.
+    memories: Option<Arc<HostMemories>>,
 }
 
 /// The resolved call that `run` makes.
@@ -40,18 +45,19 @@ impl ComponentGuest {
     pub fn load(run: &Run, source: Source<'_>) -> Result<Self, Failure> {
         let at = |why: String| Failure::new(format!("{}: {why}", run.guest.display()));
         let failed = |error: Error| at(cause::plain(&error));
-        if run.has_snapshots() {
-            return Err(at("is a component; snapshots support core modules only".into()));
-        }
         if run.debug {
             return Err(at("is a component; --debug supports core modules only".into()));
         }
-        let engine = Engine::new(&guest::config(run)).map_err(failed)?;
+        let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
+        let mut config = guest::config(run, memories.as_ref());
+        // Only guest debugging lists the core instances of a component that has not trapped.
+        config.guest_debug(run.locals || run.has_snapshots());
+        let engine = Engine::new(&config).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
-        if run.time_limit.is_some() {
+        if run.time_limit.is_some() || run.has_snapshots() {
             linker.allow_shadowing(true);
-            limit_waits(&mut linker).map_err(failed)?;
+            component_state::add_to_linker(&mut linker).map_err(failed)?;
         }
         let is_text = source.is_text();
         let wasm = source.into_wasm();
@@ -74,19 +80,25 @@ impl ComponentGuest {
                 Call::Function(linked, call)
             }
         };
-        let mut store = Store::new(&engine, ComponentState::new(guest::wasi(run)?.build()));
+        let exchange = memories.as_ref().map(|_| Arc::new(Exchange::new(engine.clone())));
+        let point = exchange.map(SnapshotPoint::new);
+        let state = ComponentState::new(guest::wasi(run)?.build(), point);
+        let mut store = Store::new(&engine, state);
         let recorder = FrameRecorder::new();
         if run.locals {
             store.set_debug_handler(recorder.clone());
         }
-        Ok(Self { store, component, wasm, call, recorder })
+        Ok(Self { store, component, wasm, call, recorder, memories })
     }
 
     /// Instantiates the guest and calls its function.
     pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
         let runtime = guest::runtime()?;
+        if self.memories.is_some() {
+            guest::freeze_at_epochs(&mut self.store);
+        }
         let clock = TimeLimit::start(run, &mut self.store)?;
-        let outcome = runtime.block_on(self.call());
+        let outcome = runtime.block_on(self.call(run));
         clock.end();
         // A thread may still be waiting for input.
         runtime.shutdown_background();
@@ -94,23 +106,48 @@ impl ComponentGuest {
         Ok(outcome)
     }
 
-    async fn call(&mut self) -> Result<Outcome, Error> {
-        let store = &mut self.store;
+    /// Returns the memories and the exchange with the guest's thread, if snapshots can be requested.
+    pub fn snapshot_parts(&self) -> Option<(Arc<HostMemories>, Arc<Exchange>)> {
+        let exchange = self.store.data().snapshots.as_ref()?.exchange.clone();
+        Some((self.memories.clone()?, exchange))
+    }
+
+    fn capture<'g>(&self, run: &Run) -> Capture<'g, ComponentState> {
+        Capture::new(run.name())
+            .max_frames(run.max_frames as usize)
+            .component(&self.component, &self.wasm)
+    }
+
+    /// Lets snapshots freeze the guest from now on. All core instances exist.
+    fn allow_snapshots(&mut self, run: &Run) {
+        if self.memories.is_some() {
+            // Hashes the core modules now, because that takes too long for a pause.
+            let capture = Arc::new(self.capture(run));
+            if let Some(point) = &mut self.store.data_mut().snapshots {
+                point.capture = Some(capture);
+            }
+        }
+    }
+
+    async fn call(&mut self, run: &Run) -> Result<Outcome, Error> {
         match &self.call {
             Call::Command(linked) => {
-                let command = linked.instantiate_async(&mut *store).await?;
-                match command.wasi_cli_run().call_run(&mut *store).await? {
+                let command = linked.instantiate_async(&mut self.store).await?;
+                self.allow_snapshots(run);
+                match command.wasi_cli_run().call_run(&mut self.store).await? {
                     Ok(()) => Ok(Outcome::Returned(String::new())),
                     Err(()) => Ok(Outcome::Failed(I32Exit(1).into())),
                 }
             }
             Call::Function(linked, call) => {
-                let instance = linked.instantiate_async(&mut *store).await?;
-                let function = instance.get_func(&mut *store, call.function);
+                let instance = linked.instantiate_async(&mut self.store).await?;
+                let function = instance.get_func(&mut self.store, call.function);
                 let function = function.ok_or_else(|| Error::msg("the function is missing"))?;
                 // The call overwrites these values of any type.
                 let mut results = vec![Val::Bool(false); call.results];
-                function.call_async(&mut *store, &call.parameters, &mut results).await?;
+                let parameters = call.parameters.clone();
+                self.allow_snapshots(run);
+                function.call_async(&mut self.store, &parameters, &mut results).await?;
                 Ok(Outcome::Returned(component_call::render(&results)))
             }
         }
@@ -118,9 +155,7 @@ impl ComponentGuest {
 
     /// Captures the guest after a failed call.
     pub fn stopped(&mut self, run: &Run, error: &Error) -> Stopped<'_> {
-        let mut capture = Capture::new(run.name())
-            .max_frames(run.max_frames as usize)
-            .component(&self.component, &self.wasm);
+        let mut capture = self.capture(run);
         if run.locals {
             capture = capture.frames(&self.recorder);
         }

@@ -1,18 +1,22 @@
 //! The guest: a core module or a component. The parts that both need: the engine, WASI, and the runtime.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
 
-use corestream_wasmtime::Captured;
+use corestream_wasmtime::{Captured, HostMemories};
 use tokio::runtime::Runtime;
-use wasmtime::{Config, Error};
+use wasmtime::{Config, Error, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::arguments::Run;
 use super::check::Source;
 use super::component_guest::ComponentGuest;
+use super::host_call;
 use super::module_guest::ModuleGuest;
 use super::output_stream::Standard;
 use super::overflow::StackPointer;
+use super::snapshot::{Exchange, GuestState};
 use super::standard_input;
 use crate::report::Failure;
 
@@ -66,17 +70,20 @@ impl Guest {
         }
     }
 
+    /// Returns the memories and the exchange with the guest's thread, if snapshots can be requested.
+    pub fn snapshot_parts(&self) -> Option<(Arc<HostMemories>, Arc<Exchange>)> {
+        match self {
+            Self::Module(guest) => guest.snapshot_parts(),
+            Self::Component(guest) => guest.snapshot_parts(),
+        }
+    }
+
     /// Returns the guest if it is a core module.
     pub fn module(&self) -> Option<&ModuleGuest> {
         match self {
             Self::Module(guest) => Some(guest),
             Self::Component(_) => None,
         }
-    }
-
-    /// Returns the index of the first function that the tool has added to a core module.
-    pub fn first_added(&self) -> u32 {
-        self.module().map_or(u32::MAX, ModuleGuest::first_added)
     }
 }
 
@@ -86,10 +93,15 @@ pub fn runtime() -> Result<Runtime, Failure> {
     runtime.map_err(|error| Failure::new(format!("cannot run the guest: {error}")))
 }
 
-/// Returns an engine that supports as many guests as possible, and reports as much as possible about a crash.
-pub fn config(run: &Run) -> Config {
+/// Returns the configuration of an engine that supports as many guests as possible, and reports as much as possible about
+/// a crash. `memories` are those that snapshots protect.
+pub fn config(run: &Run, memories: Option<&Arc<HostMemories>>) -> Config {
     let mut config = Config::new();
     config.coredump_on_trap(true).guest_debug(run.locals);
+    if let Some(memories) = memories {
+        // A memory of the engine's own may be mapped from a file, move, or be unmapped during a snapshot.
+        config.with_host_memory(memories.clone()).memory_init_cow(false);
+    }
     config.wasm_backtrace_max_frames(NonZeroUsize::new(run.max_frames as usize));
     config.epoch_interruption(run.time_limit.is_some() || run.has_snapshots());
     config.wasm_memory64(true).wasm_custom_page_sizes(true).wasm_wide_arithmetic(true);
@@ -98,6 +110,21 @@ pub fn config(run: &Run) -> Config {
     // Wasmtime compiles in a rayon pool, which panics if no thread can be started.
     config.parallel_compilation(rayon::ThreadPoolBuilder::new().build_global().is_ok());
     config
+}
+
+/// Freezes the guest at an epoch deadline if a snapshot is wanted.
+pub fn freeze_at_epochs<T: GuestState>(store: &mut Store<T>) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut store| {
+        if host_call::limit().is_some_and(|limit| limit <= Instant::now()) {
+            return Ok(UpdateDeadline::Interrupt);
+        }
+        let exchange = store.data().snapshots().map(|point| point.exchange.clone());
+        if let Some(exchange) = exchange {
+            exchange.freeze(&mut store, None);
+        }
+        Ok(UpdateDeadline::Continue(1))
+    });
 }
 
 /// Builds the WASI context: arguments, standard streams, environment variables and directories.

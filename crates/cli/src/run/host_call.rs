@@ -25,12 +25,13 @@ use std::task::{Poll, ready};
 use std::time::Instant;
 
 use tokio::time::sleep_until;
-use wasmtime::{AsContextMut, Caller, Extern, Linker};
+use wasmtime::{AsContext, AsContextMut, Caller, Extern, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1};
 use wiggle::GuestMemory;
 
 use super::guest_cells::cells;
 use super::host_state::HostState;
+use super::snapshot::GuestState;
 
 /// The time limit, if there is one.
 static LIMIT: OnceLock<Instant> = OnceLock::new();
@@ -58,21 +59,21 @@ impl fmt::Display for Pending {
 impl std::error::Error for Pending {}
 
 /// Waits for a host call until the time limit. Freezes the guest meanwhile if a snapshot is wanted.
-async fn wait(
+pub async fn wait<R>(
     name: &'static str,
-    call: impl Future<Output = wasmtime::Result<i32>>,
-    caller: &mut Caller<'_, HostState>,
-) -> wasmtime::Result<i32> {
+    call: impl Future<Output = wasmtime::Result<R>>,
+    store: &mut impl AsContextMut<Data: GuestState>,
+) -> wasmtime::Result<R> {
     let mut call = pin!(call);
     let mut timer = None;
-    let exchange = caller.data().snapshots.as_ref().map(|point| point.exchange.clone());
+    let exchange = store.as_context().data().snapshots().map(|point| point.exchange.clone());
     poll_fn(|cx| {
         if let Poll::Ready(result) = call.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
         if let Some(exchange) = &exchange {
             exchange.wake_by(cx.waker());
-            exchange.freeze(&mut *caller, Some(name));
+            exchange.freeze(&mut *store, Some(name));
         }
         let Some(at) = limit() else { return Poll::Pending };
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at.into())));

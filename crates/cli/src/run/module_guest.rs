@@ -1,12 +1,10 @@
 //! A guest that is a core module: its engine, store and instance, and the call.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, module_identity};
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories};
 use wasmtime::{
-    Engine, Error, Instance, Linker, Module, Store, Trap, UpdateDeadline, Val, WasmBacktrace,
-    WasmCoreDump,
+    Engine, Error, Instance, Linker, Module, Store, Trap, Val, WasmBacktrace, WasmCoreDump,
 };
 use wasmtime_wasi::{I32Exit, p1};
 
@@ -14,9 +12,9 @@ use super::arguments::Run;
 use super::check::{Call, Source};
 use super::expose::{self, Changes, Exposed};
 use super::guest::{self, Outcome, Stopped};
-use super::host_state::{HostState, SnapshotPoint};
+use super::host_state::HostState;
 use super::overflow::StackPointer;
-use super::snapshot::Exchange;
+use super::snapshot::{Exchange, SnapshotPoint};
 use super::time_limit::TimeLimit;
 use super::{cause, host_call, invoke, shared, unreachable};
 use crate::report::Failure;
@@ -46,12 +44,7 @@ impl ModuleGuest {
             Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
         };
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
-        let mut config = guest::config(run);
-        if let Some(memories) = &memories {
-            // A memory of the engine's own may be mapped from a file, move, or be unmapped during a snapshot.
-            config.with_host_memory(memories.clone()).memory_init_cow(false);
-        }
-        let engine = Engine::new(&config).map_err(failed)?;
+        let engine = Engine::new(&guest::config(run, memories.as_ref())).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, HostState::wasi).map_err(failed)?;
         // Wasmtime's own `proc_exit` treats codes over 125 as errors.
@@ -62,7 +55,7 @@ impl ModuleGuest {
         let exit = |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) };
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
         let exchange = memories.as_ref().map(|_| Arc::new(Exchange::new(engine.clone())));
-        let point = exchange.map(|exchange| SnapshotPoint::new(exchange, run));
+        let point = exchange.map(SnapshotPoint::new);
         let mut store = Store::new(&engine, HostState::new(guest::wasi(run)?.build_p1(), point));
         let recorder = FrameRecorder::new();
         if run.locals {
@@ -83,10 +76,6 @@ impl ModuleGuest {
             None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
         };
         let module = module.map_err(failed)?;
-        if let Some(point) = &mut store.data_mut().snapshots {
-            // Hashing the module takes too long for a pause.
-            point.module = Some((module.clone(), module_identity(&wasm)));
-        }
         let instance = None;
         Ok(Self {
             memories,
@@ -106,30 +95,15 @@ impl ModuleGuest {
     pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
         let runtime = guest::runtime()?;
         if self.memories.is_some() {
-            self.freeze_at_epochs();
+            guest::freeze_at_epochs(&mut self.store);
         }
         let clock = TimeLimit::start(run, &mut self.store)?;
         // Every host call that can be pending ends at the limit.
-        let outcome = runtime.block_on(self.call());
+        let outcome = runtime.block_on(self.call(run));
         clock.end();
         // A thread may still be waiting for input.
         runtime.shutdown_background();
         outcome.map_err(|why| Failure::new(format!("{}: {why}", run.guest.display())))
-    }
-
-    /// Freezes the guest at an epoch deadline if a snapshot is wanted.
-    fn freeze_at_epochs(&mut self) {
-        self.store.set_epoch_deadline(1);
-        self.store.epoch_deadline_callback(|mut store| {
-            if host_call::limit().is_some_and(|limit| limit <= Instant::now()) {
-                return Ok(UpdateDeadline::Interrupt);
-            }
-            let exchange = store.data().snapshots.as_ref().map(|point| point.exchange.clone());
-            if let Some(exchange) = exchange {
-                exchange.freeze(&mut store, None);
-            }
-            Ok(UpdateDeadline::Continue(1))
-        });
     }
 
     /// Returns the memories and the exchange with the guest's thread, if snapshots can be requested.
@@ -139,7 +113,7 @@ impl ModuleGuest {
     }
 
     /// Returns an error if the call is invalid. A trap or an exit is an outcome, not an error.
-    async fn call(&mut self) -> Result<Outcome, String> {
+    async fn call(&mut self, run: &Run) -> Result<Outcome, String> {
         let linked = self.linker.instantiate_pre(&self.module);
         let linked = linked.map_err(|error| cause::plain(&error))?;
         let instance = match linked.instantiate_async(&mut self.store).await {
@@ -150,7 +124,12 @@ impl ModuleGuest {
         let shared = shared::Memories::of(&mut self.store, instance);
         if let Some(point) = &mut self.store.data_mut().snapshots {
             point.exchange.set_shared(shared);
-            point.instance = Some(instance);
+            // Hashes the module now, because that takes too long for a pause.
+            let capture = Capture::new(run.name())
+                .instances([instance])
+                .max_frames(run.max_frames as usize)
+                .module_bytes(&self.module, &self.wasm);
+            point.capture = Some(Arc::new(capture));
         }
         let Some(name) = &self.call.name else {
             return Ok(Outcome::Returned(String::new()));

@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 mod exchange;
+mod point;
 mod requests;
 mod signals;
 
@@ -40,6 +41,7 @@ use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
 pub use self::exchange::Exchange;
+pub use self::point::{GuestState, SnapshotPoint};
 pub use self::requests::Requests;
 pub use self::signals::SignalName;
 
@@ -65,8 +67,8 @@ pub struct Setup {
     pub copy_limit: ByteSize,
     pub at_limit: AtLimit,
     pub write_timeout: Option<Duration>,
-    /// The index of the first function that the tool has added to the guest.
-    pub first_added: u32,
+    /// The index of the first function that the tool has added to the guest, if it is a core module.
+    pub first_added: Option<u32>,
 }
 
 impl Snapshots {
@@ -302,15 +304,17 @@ impl Setup {
         mut notes: Vec<Note>,
         host_call: Option<&'static str>,
     ) {
-        self.exchange.place_shared(dump, &mut notes);
-        for thread in &mut dump.threads {
-            thread.frames.retain(|frame| frame.function < self.first_added);
-            // `run` has only one instance.
-            for frame in &mut thread.frames {
-                frame.instance = frame.instance.or(Some(InstanceIndex(0)));
+        if let Some(first_added) = self.first_added {
+            self.exchange.place_shared(dump, &mut notes);
+            for thread in &mut dump.threads {
+                thread.frames.retain(|frame| frame.function < first_added);
+                // A core module has only one instance.
+                for frame in &mut thread.frames {
+                    frame.instance = frame.instance.or(Some(InstanceIndex(0)));
+                }
             }
+            notes.retain(|note| !matches!(note, Note::FrameInstances { .. }));
         }
-        notes.retain(|note| !matches!(note, Note::FrameInstances { .. }));
         dump.notes.extend(host_call.map(|name| format!("frozen in the host call {name}")));
         dump.notes.extend(notes.iter().map(cause::note));
     }

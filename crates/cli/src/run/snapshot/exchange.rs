@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use corestream::CoreDump;
 use corestream::snapshot::{self, Preparation};
-use corestream_wasmtime::{Capture, Captured, Note};
+use corestream_wasmtime::{Captured, Note};
 use wasmtime::{AsContextMut, Engine};
 
+use super::point::GuestState;
 use crate::report::Failure;
-use crate::run::host_state::{HostState, SnapshotPoint};
 use crate::run::shared;
 
 /// The interval at which the guest's thread is asked again.
@@ -130,21 +130,19 @@ impl Exchange {
     }
 
     /// Freezes the guest if there is an offer. Called on the guest's thread, `host_call` is the call in which it waits.
-    pub fn freeze(
+    pub fn freeze<T: GuestState>(
         &self,
-        mut store: impl AsContextMut<Data = HostState>,
+        mut store: impl AsContextMut<Data = T>,
         host_call: Option<&'static str>,
     ) {
         // A host call that waits comes here often, and mostly without an offer.
         if self.state().offer.is_none() {
             return;
         }
-        let point = store.as_context().data().snapshots.clone();
-        // During the start function, the instance is not known yet.
-        let Some(SnapshotPoint { name, max_frames, module, instance: Some(instance), .. }) = point
-        else {
-            return;
-        };
+        let point = store.as_context();
+        let capture = point.data().snapshots().and_then(|point| point.capture.clone());
+        // During the start function, the instances are not known yet.
+        let Some(capture) = capture else { return };
         let Some(offer) = ({
             let mut state = self.state();
             let offer = state.offer.take();
@@ -154,10 +152,6 @@ impl Exchange {
             return;
         };
         let start = Instant::now();
-        let mut capture = Capture::new(name).instances([instance]).max_frames(max_frames);
-        if let Some((module, identity)) = module {
-            capture = capture.module_identity(&module, identity);
-        }
         let frozen = match offer {
             Offer::Protected(preparation) => {
                 capture.freeze(&mut store, preparation).map(Frozen::Protected)

@@ -13,7 +13,7 @@ use crate::common::{Decoded, decode};
 use crate::tool::{names, ok, stderr, tool_path};
 
 /// The imports of a command that writes to standard output, and a module with its memory.
-const IMPORTS: &str = r#"
+pub(super) const IMPORTS: &str = r#"
     (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
     (alias export $error "error" (type $error-type))
     (import "wasi:io/poll@0.2.0" (instance $poll
@@ -567,19 +567,6 @@ fn refuses_components_that_it_cannot_run() {
     let message =
         refusal("guest.wat", "(component (core module (func (i32.const 1))) (export \"f\"))");
     assert!(message.starts_with("guest.wat:1:"), "{message}");
-}
-
-#[test]
-fn refuses_options_that_components_do_not_support() {
-    let directory = directory("echo.wat", ECHO);
-    let options = ["--invoke", "nothing()"];
-    for (args, expected) in [
-        (["--snapshot-every", "1"], "snapshots support core modules only"),
-        (["--snapshot-on", "USR1"], "snapshots support core modules only"),
-    ] {
-        let message = refused(directory.path(), &[&["echo.wat"], &args[..], &options].concat());
-        assert_eq!(message, format!("echo.wat: is a component; {expected}"));
-    }
 }
 
 /// The guest may create a socket, but no address is allowed.

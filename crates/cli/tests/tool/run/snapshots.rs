@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::components::IMPORTS;
 use super::{directory, run as tool};
 use crate::environment::require;
 use crate::receiver::Receiver;
@@ -52,6 +53,47 @@ const READS: &str = r#"(module
         (i32.store (i32.const 4194308) (i32.const 8))
         (drop (call $read (i32.const 0) (i32.const 4194304) (i32.const 1) (i32.const 4194312)))
         (if (i32.load (i32.const 4194312)) (then unreachable))))"#;
+
+/// The guest that counts, as a component.
+fn counting_component() -> String {
+    COUNTS
+        .replace("(module", "(component (core module $main")
+        .replace("(export \"_start\")", "(export \"run\") (result i32)")
+        .replace("(br 0))))", "(br 0)) unreachable))")
+        + r#"(core instance $main (instantiate $main))
+        (func $run (result (result)) (canon lift (core func $main "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#
+}
+
+/// The guest that reads, as a component. Its memory belongs to another core instance.
+fn reading_component() -> String {
+    let imports = IMPORTS
+        .replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 130)")
+        .replace("(i32.const 1024)", "(i32.const 8454200)");
+    format!(
+        r#"(component {imports}
+        (core module $main
+            (import "libc" "memory" (memory 130))
+            (import "wasi" "get-stdin" (func $get-stdin (result i32)))
+            (import "wasi" "read" (func $read (param i32 i64 i32)))
+            WRITE
+            (func (export "run") (result i32)
+                (memory.fill (i32.const 4259840) (i32.const 1) (i32.const 4194304))
+                (loop (call $write) (br_if 0 (i32.lt_u (global.get $n) (i32.const 5000))))
+                (call $read (call $get-stdin) (i64.const 8) (i32.const 4194304))
+                ;; An error is the end of the input.
+                (if (i32.eqz (i32.load8_u (i32.const 4194304))) (then unreachable))
+                (i32.const 0)))
+        (core instance $main (instantiate $main
+            (with "libc" (instance $libc))
+            (with "wasi" (instance
+                (export "get-stdin" (func $get-stdin)) (export "read" (func $read))))))
+        (func $run (result (result)) (canon lift (core func $main "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#
+    )
+}
 
 /// A running guest.
 struct Guest {
@@ -184,6 +226,71 @@ fn dumps_a_running_guest_on_each_signal() {
     drop(dump);
     assert_eq!(names(guest.directory.path()).len(), 6);
     guest.stop();
+}
+
+#[test]
+fn dumps_a_running_component() {
+    require!("userfaultfd", probe());
+    for more in [&[][..], &["--locals"]] {
+        let args = [&["--snapshot-on", "USR1", "-o", "g.core"], more].concat();
+        let mut guest = Guest::start(&counting_component(), &args);
+        let mut latest = 0;
+        for i in 1..=3 {
+            let line = guest.snapshot();
+            let start = format!("corestream: g.{i}.core: snapshot {i}: pause ");
+            assert!(line.starts_with(&start) && line.contains(" copied aside, "), "{line}");
+            let path = guest.path(&format!("g.{i}.core"));
+            let now = check(&path);
+            assert!(i == 1 || now > latest, "{now} after {latest}");
+            latest = now;
+            let dump = CoreDumpFile::open(&path).unwrap();
+            let module = dump.modules().next().unwrap().unwrap();
+            assert_eq!(module, "main");
+            assert!(dump.module_identity(0.into()).unwrap().is_known());
+            let thread = dump.threads().next().unwrap().unwrap();
+            let frames: Vec<_> = thread.frames().map(|frame| frame.unwrap()).collect();
+            assert_eq!(frames.last().unwrap().function, 1);
+            assert!(frames.iter().all(|frame| frame.instance == Some(0.into())));
+            assert_eq!(dump.globals().count(), 1);
+        }
+        guest.stop();
+    }
+}
+
+#[test]
+fn dumps_a_component_that_waits_in_a_host_call() {
+    require!("userfaultfd", probe());
+    let mut guest = Guest::start(&reading_component(), &["--snapshot-on", "USR1"]);
+    waiting::wait_until(|| waiting::is_asleep(&guest.child));
+    for i in 1..=2 {
+        let line = guest.snapshot();
+        let start = format!("corestream: guest.wat.{i}.core: snapshot {i}:");
+        assert!(line.starts_with(&start), "{line}");
+        let path = guest.path(&format!("guest.wat.{i}.core"));
+        assert_eq!(check(&path), 5000);
+        let dump = CoreDumpFile::open(&path).unwrap();
+        let notes: Vec<_> = dump.notes().map(|note| note.unwrap()).collect();
+        assert_eq!(notes, ["frozen in the host call input-stream.blocking-read"]);
+        let is_number = |global: corestream::Result<corestream::Global>| {
+            global.unwrap().value == GlobalValue::I32(5000)
+        };
+        assert!(dump.globals().any(is_number));
+    }
+    std::io::Write::write_all(guest.child.stdin.as_mut().unwrap(), b"x").unwrap();
+    let directory = guest.directory.path().to_path_buf();
+    assert_eq!(waiting::exit(&mut guest.child).code(), Some(134));
+    assert!(CoreDumpFile::open(directory.join("guest.wat.core")).unwrap().trap().is_some());
+}
+
+#[test]
+fn a_component_that_ends_leaves_its_snapshots() {
+    require!("userfaultfd", probe());
+    let guest = Guest::start(&reading_component(), &["--snapshot-every", "0.1"]);
+    waiting::wait_until(|| names(guest.directory.path()).len() > 3);
+    let directory = guest.directory.path().to_path_buf();
+    check(&directory.join("guest.wat.1.core"));
+    let (code, rest) = guest.end();
+    assert_eq!(code, Some(0), "{rest}");
 }
 
 /// A global that is not exported, a memory with 64-bit addresses, and a function that waits forever.
