@@ -22,6 +22,7 @@ mod overflow;
 mod shared;
 mod snapshot;
 mod standard_input;
+mod stub;
 mod target;
 mod thread_activity;
 mod time_limit;

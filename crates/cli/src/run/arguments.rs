@@ -103,6 +103,17 @@ pub struct Run {
     #[arg(long)]
     pub(super) debug: bool,
 
+    /// Replace the functions that the guest imports and WASI does not provide by stubs, which trap when they are called
+    #[arg(long)]
+    pub(super) stub_imports: bool,
+
+    /// Keep the compiled guest in Wasmtime's cache, and use it from there the next time
+    ///
+    /// The cache is a directory of the user, usually `~/.cache/wasmtime`. Wasmtime's configuration file can move and
+    /// limit it. The tool `wasmtime` uses the same one.
+    #[arg(long)]
+    pub(super) cache: bool,
+
     /// Overwrite an existing dump
     #[arg(long)]
     pub(super) force: bool,

@@ -81,7 +81,7 @@ pub fn import_cause(error: &Error) -> String {
     let details = causes.get(1..).unwrap_or_default().join(": ");
     format!(
         "imports the {import}, which `run` does not provide ({details}); `run` provides WASI 0.2 only: compose \
-         the component with one that exports the import"
+         the component with one that exports the import, or use --stub-imports"
     )
 }
 

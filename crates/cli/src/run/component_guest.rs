@@ -49,7 +49,7 @@ impl ComponentGuest {
             return Err(at("is a component; --debug supports core modules only".into()));
         }
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
-        let mut config = guest::config(run, memories.as_ref());
+        let mut config = guest::config(run, memories.as_ref())?;
         // Only guest debugging lists the core instances of a component that has not trapped.
         config.guest_debug(run.locals || run.has_snapshots());
         let engine = Engine::new(&config).map_err(failed)?;
@@ -61,7 +61,9 @@ impl ComponentGuest {
         }
         let is_text = source.is_text();
         let wasm = source.into_wasm();
-        component_call::check_imports(&wasm, &linker).map_err(at)?;
+        if !run.stub_imports {
+            component_call::check_imports(&wasm, &linker).map_err(at)?;
+        }
         if run.invoke.is_none() {
             component_call::check_run(&wasm).map_err(at)?;
         }
@@ -71,6 +73,9 @@ impl ComponentGuest {
                 if is_text { "" } else { "; the file may be damaged: build or copy it again" };
             at(format!("invalid component: {}{way_out}", cause::plain(&error)))
         })?;
+        if run.stub_imports {
+            linker.define_unknown_imports_as_traps(&component).map_err(failed)?;
+        }
         let linked = linker.instantiate_pre(&component);
         let linked = linked.map_err(|error| at(component_call::import_cause(&error)))?;
         let call = match &run.invoke {
@@ -122,7 +127,7 @@ impl ComponentGuest {
     fn allow_snapshots(&mut self, run: &Run) {
         if self.memories.is_some() {
             // Hashes the core modules now, because that takes too long for a pause.
-            let capture = Arc::new(self.capture(run));
+            let capture = Arc::new(self.capture(run).values(run.locals));
             if let Some(point) = &mut self.store.data_mut().snapshots {
                 point.capture = Some(capture);
             }

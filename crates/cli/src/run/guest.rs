@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use corestream_wasmtime::{Captured, HostMemories};
 use tokio::runtime::Runtime;
-use wasmtime::{Config, Error, Store, UpdateDeadline};
+use wasmtime::{Cache, Config, Error, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 
 use super::arguments::Run;
+use super::cause;
 use super::check::Source;
 use super::component_guest::ComponentGuest;
 use super::host_call;
@@ -95,7 +96,10 @@ pub fn runtime() -> Result<Runtime, Failure> {
 
 /// Returns the configuration of an engine that supports as many guests as possible, and reports as much as possible about
 /// a crash. `memories` are those that snapshots protect.
-pub fn config(run: &Run, memories: Option<&Arc<HostMemories>>) -> Config {
+///
+/// # Errors
+/// Returns an error if there is no directory for the cache that the user wants.
+pub fn config(run: &Run, memories: Option<&Arc<HostMemories>>) -> Result<Config, Failure> {
     let mut config = Config::new();
     config.coredump_on_trap(true).guest_debug(run.locals);
     if let Some(memories) = memories {
@@ -109,7 +113,12 @@ pub fn config(run: &Run, memories: Option<&Arc<HostMemories>>) -> Config {
     config.wasm_threads(true).shared_memory(true);
     // Wasmtime compiles in a rayon pool, which panics if no thread can be started.
     config.parallel_compilation(rayon::ThreadPoolBuilder::new().build_global().is_ok());
-    config
+    if run.cache {
+        let cache = Cache::from_file(None);
+        let failed = |error| Failure::new(format!("--cache: {}", cause::plain(&error)));
+        config.cache(Some(cache.map_err(failed)?));
+    }
+    Ok(config)
 }
 
 /// Freezes the guest at an epoch deadline if a snapshot is wanted.

@@ -16,7 +16,7 @@ use super::host_state::HostState;
 use super::overflow::StackPointer;
 use super::snapshot::{Exchange, SnapshotPoint};
 use super::time_limit::TimeLimit;
-use super::{cause, host_call, invoke, shared, unreachable};
+use super::{cause, host_call, invoke, shared, stub, unreachable};
 use crate::report::Failure;
 
 /// A loaded core module, which may have been started.
@@ -44,7 +44,7 @@ impl ModuleGuest {
             Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
         };
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
-        let engine = Engine::new(&guest::config(run, memories.as_ref())).map_err(failed)?;
+        let engine = Engine::new(&guest::config(run, memories.as_ref())?).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, HostState::wasi).map_err(failed)?;
         // Wasmtime's own `proc_exit` treats codes over 125 as errors.
@@ -62,7 +62,7 @@ impl ModuleGuest {
             store.set_debug_handler(recorder.clone());
         }
         let invoke = run.invoke.as_deref();
-        let call = source.check(invoke, &run.args, &linker, &mut store)?;
+        let call = source.check(invoke, &run.args, run.stub_imports, &linker, &mut store)?;
         let wasm = source.into_wasm();
         let changes = Changes {
             waits: run.time_limit.is_some() || run.has_snapshots(),
@@ -76,6 +76,9 @@ impl ModuleGuest {
             None => (Module::from_binary(&engine, &wasm), u32::MAX, false),
         };
         let module = module.map_err(failed)?;
+        if run.stub_imports {
+            stub::add_to_linker(&mut linker, &module);
+        }
         let instance = None;
         Ok(Self {
             memories,

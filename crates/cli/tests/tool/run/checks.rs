@@ -35,7 +35,8 @@ fn reports_errors_before_the_guest_is_compiled() {
         let refused = |args: &[&str]| refused(directory.path(), &[args, limit].concat());
         assert_eq!(
             refused(&["import.wat"]),
-            "import.wat: unknown import `env::foo`: `run` provides WASI preview 1 only"
+            "import.wat: unknown import `env::foo`: `run` provides WASI preview 1 only; --stub-imports makes \
+             stubs, which trap when called"
         );
         let message = refused(&["body.wat", "--invoke", "none"]);
         assert_eq!(message, "body.wat: exports no function none, only _start");

@@ -135,6 +135,14 @@ fn command(body: &str) -> String {
     )
 }
 
+/// A command that does nothing.
+pub(super) const EMPTY_COMMAND: &str = r#"(component
+    (core module $main (func (export "run") (result i32) (i32.const 0)))
+    (core instance $main (instantiate $main))
+    (func $run (result (result)) (canon lift (core func $main "run")))
+    (instance $run (export "run" (func $run)))
+    (export "wasi:cli/run@0.2.0" (instance $run)))"#;
+
 /// Two components, of which the outer one calls the inner one through an adapter.
 const COMPOSED: &str = r#"(component
     (component $inner
@@ -536,7 +544,7 @@ fn refuses_components_that_it_cannot_run() {
             format!(
                 "guest.wat: imports the instance `{name}`, which `run` does not provide (instance export `f` has \
                  the wrong type: function implementation is missing); `run` provides WASI 0.2 only: compose the \
-                 component with one that exports the import"
+                 component with one that exports the import, or use --stub-imports"
             )
         );
     }

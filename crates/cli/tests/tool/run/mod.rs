@@ -4,6 +4,7 @@ mod checks;
 mod command_line;
 mod components;
 mod guests;
+mod load;
 mod snapshots;
 mod time_limit;
 
