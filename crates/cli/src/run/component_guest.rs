@@ -43,9 +43,6 @@ impl ComponentGuest {
         if run.has_snapshots() {
             return Err(at("is a component; snapshots support core modules only".into()));
         }
-        if run.debug {
-            return Err(at("is a component; --debug supports core modules only".into()));
-        }
         let engine = Engine::new(&guest::config(run)).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(failed)?;
