@@ -59,7 +59,10 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
                 None => self.match_component(&parts, of_module),
             };
             for (module, part) in matched.map_err(|cause| Error::new(file.path, cause))? {
-                of_module.entry(module.0 as usize).or_default().push(part);
+                // Some core modules only fill tables, and have no functions to show.
+                if self.read.get(part).is_some_and(|of| of.has_code() || !of.debug.is_empty()) {
+                    of_module.entry(module.0 as usize).or_default().push(part);
+                }
             }
         }
         Ok(())

@@ -20,10 +20,10 @@ use crate::tool::{corestream, json, signal, succeed};
 use crate::waiting;
 
 /// A frame as LLDB and `inspect` show it: the function, the file without its directories, and the line.
-type Frame = (String, Option<String>, Option<u64>);
+pub type Frame = (String, Option<String>, Option<u64>);
 
 /// Returns the frames of a backtrace of LLDB, and whether each is on a copy without debugging information.
-fn backtrace(output: &str) -> Vec<(Frame, bool)> {
+pub fn backtrace(output: &str) -> Vec<(Frame, bool)> {
     let lines = output.split("(lldb) bt").nth(1).unwrap().split("(lldb)").next().unwrap().lines();
     let frames = lines.filter_map(|line| {
         let (_, rest) =
@@ -42,7 +42,7 @@ fn backtrace(output: &str) -> Vec<(Frame, bool)> {
 }
 
 /// Returns the frames of a thread in the report of `inspect`, inlined ones first.
-fn inspected(directory: &Path, dump: &str, files: &[&str], thread: usize) -> Vec<Frame> {
+pub fn inspected(directory: &Path, dump: &str, files: &[&str], thread: usize) -> Vec<Frame> {
     let mut args = vec!["inspect", dump, "--json"];
     args.extend(files.iter().flat_map(|file| ["--symbols", file]));
     let report = json(directory, args);
@@ -102,17 +102,23 @@ fn backtraces_equal_those_of_inspect() {
         let (dump, file) = (format!("{guest}.core"), format!("{guest}.wasm"));
         let output = session(GUESTS, &lldb, &[&dump, "--symbols", &file], &["bt"]);
         let expected = inspected(Path::new(GUESTS), &dump, &[&file], 0);
-        let found = backtrace(&output);
-        assert_eq!(found.len(), expected.len(), "{guest}: {output}{expected:#?}");
-        for ((found, is_bare), expected) in found.iter().zip(&expected) {
-            assert!(!is_bare, "{guest}: {output}");
-            // The linker gives `main` another name, which `inspect` prefers.
-            let is_main = found.0 == "main" && expected.0 == "__original_main";
-            let is_equal = (&found.1, &found.2) == (&expected.1, &expected.2);
-            let is_equal = is_equal && (found.0 == expected.0 || is_main);
-            assert!(is_equal, "{guest}: {found:?}, not {expected:?}\n{output}");
-        }
+        assert_equal_backtraces(guest, &output, &expected);
     }
+}
+
+/// Asserts that the backtrace of LLDB is that of `inspect`, and returns it.
+pub fn assert_equal_backtraces(guest: &str, output: &str, expected: &[Frame]) -> Vec<Frame> {
+    let found = backtrace(output);
+    assert_eq!(found.len(), expected.len(), "{guest}: {output}{expected:#?}");
+    for ((found, is_bare), expected) in found.iter().zip(expected) {
+        assert!(!is_bare, "{guest}: {output}");
+        // The linker gives `main` another name, which `inspect` prefers.
+        let is_main = found.0 == "main" && expected.0 == "__original_main";
+        let is_equal = (&found.1, &found.2) == (&expected.1, &expected.2);
+        let is_equal = is_equal && (found.0 == expected.0 || is_main);
+        assert!(is_equal, "{guest}: {found:?}, not {expected:?}\n{output}");
+    }
+    found.into_iter().map(|(frame, _)| frame).collect()
 }
 
 /// LLDB 22 takes all frames of a recursive function for one, so each is on a copy of the module.
