@@ -102,23 +102,17 @@ fn backtraces_equal_those_of_inspect() {
         let (dump, file) = (format!("{guest}.core"), format!("{guest}.wasm"));
         let output = session(GUESTS, &lldb, &[&dump, "--symbols", &file], &["bt"]);
         let expected = inspected(Path::new(GUESTS), &dump, &[&file], 0);
-        assert_equal_backtraces(guest, &output, &expected);
+        let found = backtrace(&output);
+        assert_eq!(found.len(), expected.len(), "{guest}: {output}{expected:#?}");
+        for ((found, is_bare), expected) in found.iter().zip(&expected) {
+            assert!(!is_bare, "{guest}: {output}");
+            // The linker gives `main` another name, which `inspect` prefers.
+            let is_main = found.0 == "main" && expected.0 == "__original_main";
+            let is_equal = (&found.1, &found.2) == (&expected.1, &expected.2);
+            let is_equal = is_equal && (found.0 == expected.0 || is_main);
+            assert!(is_equal, "{guest}: {found:?}, not {expected:?}\n{output}");
+        }
     }
-}
-
-/// Asserts that the backtrace of LLDB is that of `inspect`, and returns it.
-pub fn assert_equal_backtraces(guest: &str, output: &str, expected: &[Frame]) -> Vec<Frame> {
-    let found = backtrace(output);
-    assert_eq!(found.len(), expected.len(), "{guest}: {output}{expected:#?}");
-    for ((found, is_bare), expected) in found.iter().zip(expected) {
-        assert!(!is_bare, "{guest}: {output}");
-        // The linker gives `main` another name, which `inspect` prefers.
-        let is_main = found.0 == "main" && expected.0 == "__original_main";
-        let is_equal = (&found.1, &found.2) == (&expected.1, &expected.2);
-        let is_equal = is_equal && (found.0 == expected.0 || is_main);
-        assert!(is_equal, "{guest}: {found:?}, not {expected:?}\n{output}");
-    }
-    found.into_iter().map(|(frame, _)| frame).collect()
 }
 
 /// LLDB 22 takes all frames of a recursive function for one, so each is on a copy of the module.

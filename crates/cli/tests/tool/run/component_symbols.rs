@@ -12,7 +12,7 @@ use wasi_preview1_component_adapter_provider::{
 use wasm_encoder::Encode;
 use wit_component::ComponentEncoder;
 
-use crate::debug::sessions::{assert_equal_backtraces, backtrace, inspected};
+use crate::debug::sessions::{backtrace, inspected};
 use crate::debug::{program, session};
 use crate::tool::{corestream, json as report, stderr};
 
@@ -239,33 +239,35 @@ impl Guest {
         (frames.len(), variables(&frames))
     }
 
-    /// Compares the backtrace of LLDB with that of `inspect`, and the frames of the core module with those of its own dump.
+    /// Compares the backtraces of LLDB for both dumps. That of the component also has the other frames that `inspect` shows.
     fn compare_backtraces(self, lldb: &str) {
         let dumps = self.dump();
         let path = dumps.directory.path();
-        let [of_core, of_component] = dumps.symbols.each_ref().map(|files| {
-            files.iter().flat_map(|file| ["--symbols", &file[..]]).collect::<Vec<_>>()
+        let [(core, _), (component, output)] = [CORE, COMPONENT].map(|dump| {
+            let mut args = vec![dump];
+            args.extend(dumps.files(dump).flat_map(|file| ["--symbols", file]));
+            let output = session(path, lldb, &args, &["bt"]);
+            (backtrace(&output), output)
         });
-        let session =
-            |dump, files: &[&str]| session(path, lldb, &[&[dump], files].concat(), &["bt"]);
-        let core = session(CORE, &of_core);
-        let files: Vec<_> = dumps.symbols[0].iter().map(String::as_str).collect();
-        let core = assert_equal_backtraces(self.path, &core, &inspected(path, CORE, &files, 0));
-        let output = session(COMPONENT, &of_component);
-        let found = backtrace(&output).into_iter().map(|(frame, _)| frame).collect::<Vec<_>>();
+        assert!(!core.is_empty() && component.len() >= core.len(), "{}: {output}", self.path);
         // The frames of the adapter are the oldest.
-        assert_eq!(found[..core.len()], core, "{}: {output}", self.path);
-        let files: Vec<_> = dumps.symbols[1].iter().map(String::as_str).collect();
-        let inspected = inspected(path, COMPONENT, &files, 0);
-        assert_eq!(found.len(), inspected.len(), "{}: {output}", self.path);
+        assert_eq!(component[..core.len()], core, "{}: {output}", self.path);
+        // Without a .dwo file, LLDB shows no inlined calls.
+        let count = |dump| inspected(path, dump, &dumps.files(dump).collect::<Vec<_>>(), 0).len();
+        let added = count(COMPONENT) - count(CORE);
+        assert_eq!(component.len() - core.len(), added, "{}: {output}", self.path);
     }
 }
 
 impl Dumps {
+    /// Returns the symbol files of a dump.
+    fn files(&self, dump: &str) -> impl Iterator<Item = &str> {
+        self.symbols[usize::from(dump == COMPONENT)].iter().map(String::as_str)
+    }
+
     fn report(&self, dump: &str) -> Json {
         let mut args = vec!["inspect", dump, "--json", "--max-depth", "20"];
-        let files = &self.symbols[usize::from(dump == COMPONENT)];
-        args.extend(files.iter().flat_map(|file| ["--symbols", file]));
+        args.extend(self.files(dump).flat_map(|file| ["--symbols", file]));
         report(self.directory.path(), args)
     }
 }
@@ -322,7 +324,7 @@ fn backtraces_in_lldb_are_those_of_the_core_modules() {
     IN_LLDB.iter().for_each(|guest| guest.compare_backtraces(&lldb));
 }
 
-/// The guests whose backtraces end in LLDB 22 as they should. The others have thousands of frames.
+/// All guests except those that overflow their stacks, which have thousands of frames.
 #[test]
 #[ignore = "opens all guests in LLDB"]
 fn all_backtraces_in_lldb_are_those_of_the_core_modules() {
