@@ -1,10 +1,14 @@
 //! Module files with garbled names, code and debugging information, for a dump that fits the module.
 //!
 //! Random bytes are hardly ever a module with debugging information, so an input is a list of changes to a real one. The
-//! first byte chooses the guest, and each change has four bytes: a position in the file, and the new byte.
+//! first byte chooses the guest, and whether its module is in a component. Each change has four bytes: a position in the
+//! file, and the new byte.
+//!
+//! A component is little more than the lengths of its sections, so the input is also read as one.
 
 use corestream::CoreDumpFile;
-use corestream_symbols::{StaticScope, SymbolFile, Symbols, ValueLimits, match_modules};
+use corestream_symbols::limits::MAX_CORE_MODULES;
+use corestream_symbols::{Component, StaticScope, SymbolFile, Symbols, ValueLimits, match_modules};
 
 /// A module, other files with its debugging information, and a dump.
 type Guest = (&'static [u8], &'static [&'static [u8]], &'static [u8]);
@@ -32,11 +36,54 @@ const GUESTS: [Guest; 4] = [
     ),
 ];
 
+/// The bit of the first byte that puts the module into a component.
+const IN_COMPONENT: u8 = 0x80;
+
+/// Returns a component with these sections.
+fn component(sections: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    for (id, content) in sections {
+        bytes.push(*id);
+        // A LEB128 of three bytes.
+        let len = u32::try_from(content.len()).unwrap();
+        bytes.extend([0, 7, 14].map(|shift| (len >> shift & 0x7f | 0x80).to_le_bytes()[0]));
+        *bytes.last_mut().unwrap() &= 0x7f;
+        bytes.extend(*content);
+    }
+    bytes
+}
+
+/// Finds core modules in the input. They are disjoint parts of it.
+fn read_component(input: &[u8]) {
+    let mut bytes = component(&[]);
+    bytes.extend(input);
+    let file = SymbolFile::new("component.wasm", &bytes);
+    let component = Component::read(&file).unwrap();
+    let modules = component.modules();
+    assert!(modules.len() <= MAX_CORE_MODULES);
+    let mut at = bytes.as_ptr().addr();
+    for (index, module) in modules.iter().enumerate() {
+        assert_eq!(module.core_module(), Some(index));
+        let start = module.bytes().as_ptr().addr();
+        assert!(start >= at, "{index}");
+        at = start + module.bytes().len();
+    }
+    assert!(at <= bytes.as_ptr().addr() + bytes.len());
+}
+
 /// Resolves all frames and reads all static variables. The result is not known, but there must be one.
 pub fn run(input: &[u8]) {
+    read_component(input);
     let Some((first, changes)) = input.split_first() else { return };
     let (module, others, dump) = GUESTS[usize::from(*first) % GUESTS.len()];
-    let mut files: Vec<Vec<u8>> = vec![module.to_vec()];
+    let mut files: Vec<Vec<u8>> = vec![match first & IN_COMPONENT {
+        0 => module.to_vec(),
+        _ => {
+            // The changes are made to the nested component, and to the copy of the module or to the module itself.
+            let nested = component(&[(4, &component(&[])), (1, b"\0asm\x01\0\0\0"), (1, module)]);
+            component(&[(0, b"\x01x"), (4, &nested), (1, module)])
+        }
+    }];
     files.extend(others.iter().map(|other| other.to_vec()));
     let all: usize = files.iter().map(Vec::len).sum();
     for change in changes.chunks_exact(4) {

@@ -48,7 +48,7 @@ pub struct Debug {
     #[arg(value_name = "DUMP")]
     pub dump: PathBuf,
 
-    /// Module of the guest, or a companion with its debugging information; repeat for each file
+    /// Module of the guest, a component with its modules, or a companion with debugging information; repeat for each file
     #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
     pub symbols: Vec<SymbolFile>,
 

@@ -1,8 +1,8 @@
-//! Detects the format of a file that should contain a WebAssembly module, such as a guest or a core dump.
+//! Detects the format of a file that should contain a WebAssembly module or component, such as a guest or a core dump.
 
 use wasmparser::{Parser, Payload};
 
-/// The form of a module in its file.
+/// The form of a module or component in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// In binary form.
@@ -35,23 +35,24 @@ pub enum Components {
     /// Its form is returned like that of a core module.
     #[cfg_attr(not(feature = "run"), allow(dead_code))]
     Accepted,
-    /// It is an error with this message, because the remedy depends on the caller.
-    Refused(&'static str),
+    /// In text form it is an error with this message, because the remedy differs from that of a core module.
+    #[cfg_attr(feature = "run", allow(dead_code))]
+    TextRefused(&'static str),
 }
 
 impl Components {
-    fn check(self, form: Form) -> Result<Form, String> {
+    fn check_text(self) -> Result<Form, String> {
         match self {
-            Self::Accepted => Ok(form),
-            Self::Refused(message) => Err(message.into()),
+            Self::Accepted => Ok(Form::Text),
+            Self::TextRefused(message) => Err(message.into()),
         }
     }
 }
 
-/// Returns the form of the module in `bytes`.
+/// Returns the form of the module or component in `bytes`.
 ///
 /// # Errors
-/// Returns a message if the file does not contain a module. The message names the actual format, without the path.
+/// Returns a message if the file contains neither. The message names the actual format, without the path.
 pub fn form(bytes: &[u8], components: Components) -> Result<Form, String> {
     let Some(header) = bytes.strip_prefix(MAGIC) else {
         return text_or_other(bytes, components);
@@ -62,7 +63,7 @@ pub fn form(bytes: &[u8], components: Components) -> Result<Form, String> {
             Err("is a core dump, not a guest; use `corestream inspect`".into())
         }
         Some(&CORE_MODULE) => Ok(Form::Binary),
-        Some([_, _, 1, 0]) => components.check(Form::Binary),
+        Some([_, _, 1, 0]) => Ok(Form::Binary),
         Some([minor, major, ..]) => {
             let version = u16::from_le_bytes([*minor, *major]);
             Err(format!("unknown version {version} of the WebAssembly binary format"))
@@ -103,7 +104,7 @@ fn text_or_other(bytes: &[u8], components: Components) -> Result<Form, String> {
     };
     match after_blanks(text).strip_prefix(b"component") {
         Some(rest) if !rest.first().is_some_and(|byte| is_id_char(*byte)) => {
-            components.check(Form::Text)
+            components.check_text()
         }
         _ => Ok(Form::Text),
     }
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn recognizes_both_forms() {
-        let form = |bytes: &[u8]| form(bytes, Components::Refused("component"));
+        let form = |bytes: &[u8]| form(bytes, Components::TextRefused("component"));
         assert_eq!(form(b"\0asm\x01\0\0\0"), Ok(Form::Binary));
         for text in [
             "(module)",
@@ -186,15 +187,16 @@ mod tests {
 
     #[test]
     fn recognizes_components_in_both_forms() {
-        let form = |bytes: &[u8]| form(bytes, Components::Refused("component"));
+        let form = |bytes: &[u8]| form(bytes, Components::TextRefused("component"));
+        assert_eq!(form(b"\0asm\x0d\0\x01\0"), Ok(Form::Binary));
         for bytes in [
-            &b"\0asm\x0d\0\x01\0"[..],
-            b"(component)",
+            &b"(component)"[..],
             b" ;; x\n (; y (; z ;) ;) (\n component $id",
             b"(component(core module))",
             b"(component",
         ] {
             assert_eq!(form(bytes), Err("component".into()), "{bytes:?}");
+            assert_eq!(super::form(bytes, Components::Accepted), Ok(Form::Text), "{bytes:?}");
         }
     }
 
@@ -222,7 +224,7 @@ mod tests {
             (b"\xff\xfe", "is not a WebAssembly module"),
             (b"\0asm\x01\0\0\0\0\x06\x04core\0\0\x0a\x09corestack", "is a core dump, not a guest"),
         ] {
-            let cause = form(bytes, Components::Refused("component")).unwrap_err();
+            let cause = form(bytes, Components::TextRefused("component")).unwrap_err();
             assert!(cause.starts_with(expected), "{bytes:?}: {cause}");
         }
     }

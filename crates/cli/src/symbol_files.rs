@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use corestream::{CoreDumpFile, ErrorKind, ModuleIndex};
-use corestream_symbols::{Symbols, ValueLimits};
+use corestream_symbols::{Component, Symbols, ValueLimits};
 
 use crate::limits::MAX_MODULE_BYTES;
 use crate::module_file::{self, Components, Form};
@@ -14,9 +14,14 @@ use crate::report::{self, Failure};
 #[cfg(feature = "run")]
 use crate::wat_text;
 
-/// The message for a component.
-const COMPONENT: &str =
-    "is a component, whose symbols are not supported; name its core module instead";
+/// How components are read.
+#[cfg(feature = "run")]
+const COMPONENTS: Components = Components::Accepted;
+#[cfg(not(feature = "run"))]
+const COMPONENTS: Components = Components::TextRefused(
+    "is a component in WebAssembly text format; convert it with `wasm-tools parse`, or install corestream-cli with the \
+     feature `run`",
+);
 
 /// The argument of `--symbols`: a file with symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +64,21 @@ impl SymbolFile {
 }
 
 /// The content of the files. [`Symbols`] borrows it.
-pub struct SymbolFiles(Vec<(SymbolFile, Vec<u8>)>);
+pub struct SymbolFiles(Vec<(SymbolFile, Content)>);
+
+/// The content of a file.
+struct Content {
+    /// The file in the binary format.
+    bytes: Vec<u8>,
+    /// The SHA-256 of each core module without the lines of the text, if the file is a component in the text format.
+    without_lines: Vec<[u8; 32]>,
+}
 
 impl SymbolFiles {
     /// Reads the files.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be read, is too large, or is not a module.
+    /// Returns an error if a file cannot be read, is too large, or is neither a module nor a component.
     pub fn read(files: &[SymbolFile]) -> Result<Self, Failure> {
         let read = files.iter().map(|file| Ok((file.clone(), read(&file.path)?)));
         read.collect::<Result<_, Failure>>().map(Self)
@@ -73,11 +86,19 @@ impl SymbolFiles {
 
     /// Returns the files.
     pub fn files(&self) -> Vec<corestream_symbols::SymbolFile<'_>> {
-        let files = self.0.iter().map(|(file, bytes)| {
-            let of = corestream_symbols::SymbolFile::new(&file.path, bytes);
-            file.module.map_or(of, |module| of.with_module(module))
-        });
-        files.collect()
+        let mut files = Vec::new();
+        for (file, content) in &self.0 {
+            let of = corestream_symbols::SymbolFile::new(&file.path, &content.bytes);
+            let of = file.module.map_or(of, |module| of.with_module(module));
+            match Component::read(&of).filter(|_| !content.without_lines.is_empty()) {
+                Some(component) => {
+                    let modules = component.modules().iter().zip(&content.without_lines);
+                    files.extend(modules.map(|(module, sha256)| module.with_sha256(*sha256)));
+                }
+                None => files.push(of),
+            }
+        }
+        files
     }
 
     /// Matches the files with the dump's modules. Warns about files and parts of files that are not used.
@@ -104,7 +125,7 @@ fn failure(error: corestream_symbols::Error) -> Failure {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+fn read(path: &Path) -> Result<Content, Failure> {
     let at = |error| Failure::new(format!("{}: {error}", path.display()));
     // Opening a FIFO can block forever, and reading a device may never end.
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
@@ -123,10 +144,17 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     if bytes.len() as u64 > MAX_MODULE_BYTES {
         return Err(too_large());
     }
-    match module_file::form(&bytes, Components::Refused(COMPONENT)).map_err(at)? {
-        Form::Binary => Ok(bytes),
+    let without_lines = Vec::new();
+    match module_file::form(&bytes, COMPONENTS).map_err(at)? {
+        Form::Binary => Ok(Content { bytes, without_lines }),
         #[cfg(feature = "run")]
-        Form::Text => wat_text::module(path, &bytes, true).map_err(Failure::new),
+        Form::Text => {
+            let binary = wat_text::module(path, &bytes, true).map_err(Failure::new)?;
+            // Several instances of one core module are told by its identity, which is that of the text without lines.
+            let without_lines =
+                wat_text::core_module_hashes(path, &bytes, &binary).map_err(Failure::new)?;
+            Ok(Content { bytes: binary, without_lines })
+        }
         #[cfg(not(feature = "run"))]
         Form::Text => {
             Err(at("is in WebAssembly text format; convert it with `wat2wasm --debug-names`, or \

@@ -1,16 +1,18 @@
-//! Modules in the WebAssembly text format.
+//! Modules and components in the WebAssembly text format.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use corestream_symbols::{Component, SymbolFile};
+use corestream_wasmtime::module_identity;
 use gimli::write::{self, Address, EndianVec, Sections};
 use gimli::{EndianSlice, LittleEndian, SectionId};
-use wasm_encoder::{CustomSection, Module, RawSection};
-use wasmparser::Payload;
+use wasm_encoder::{CustomSection, Encode, Module, RawSection};
+use wasmparser::{BinaryReader, Payload};
 use wat::{GenerateDwarf, Parser};
 
-/// Compiles a module in text form to binary form. With `lines`, adds debugging information about the lines of the text;
-/// the rest of the module is the same.
+/// Compiles a module or a component in text form to binary form. With `lines`, adds debugging information about the lines
+/// of the text to each core module; the rest is the same.
 ///
 /// # Errors
 /// Returns the first error in the text as one line, `PATH:LINE:COLUMN: cause`.
@@ -25,8 +27,55 @@ pub fn module(path: &Path, text: &[u8], lines: bool) -> Result<Vec<u8>, String> 
     }
     let wasm = parser.parse_str(Some(path), text);
     let wasm = wasm.map_err(|error| one_line(path, &error.to_string()))?;
-    let corrected = if lines { correct_lines(&wasm) } else { None };
+    let corrected = match lines {
+        true if wasmparser::Parser::is_component(&wasm) => correct_component(&wasm),
+        true => correct_lines(&wasm),
+        false => None,
+    };
     Ok(corrected.unwrap_or(wasm))
+}
+
+/// Returns the SHA-256 of each core module without debugging information about lines, for a component in text form.
+/// `with_lines` is the same component in binary form. For a core module, there are none.
+///
+/// # Errors
+/// Returns an error as [`module`] does.
+pub fn core_module_hashes(
+    path: &Path,
+    text: &[u8],
+    with_lines: &[u8],
+) -> Result<Vec<[u8; 32]>, String> {
+    if !wasmparser::Parser::is_component(with_lines) {
+        return Ok(Vec::new());
+    }
+    let wasm = module(path, text, false)?;
+    let component = Component::read(&SymbolFile::new(path, &wasm));
+    let modules = component.iter().flat_map(Component::modules);
+    Ok(modules.filter_map(|module| module_identity(module.bytes()).sha256).collect())
+}
+
+/// Corrects the debugging information in the core modules of a component, which the crate `wast` has made from text. Its
+/// parser limits the depth of nested components.
+fn correct_component(wasm: &[u8]) -> Option<Vec<u8>> {
+    const HEADER_BYTES: usize = 8;
+    const CORE_MODULE: u8 = 1;
+    const COMPONENT: u8 = 4;
+    let (header, sections) = wasm.split_at_checked(HEADER_BYTES)?;
+    let mut corrected = header.to_vec();
+    let mut reader = BinaryReader::new(sections, 0);
+    while !reader.eof() {
+        let id = reader.read_u8().ok()?;
+        let len = usize::try_from(reader.read_var_u32().ok()?).ok()?;
+        let content = reader.read_bytes(len).ok()?;
+        let changed = match id {
+            CORE_MODULE => correct_lines(content),
+            COMPONENT => correct_component(content),
+            _ => None,
+        };
+        corrected.push(id);
+        changed.as_deref().unwrap_or(content).encode(&mut corrected);
+    }
+    Some(corrected)
 }
 
 /// Corrects the debugging information that the crate `wast` makes.

@@ -35,5 +35,5 @@ pub const MAX_COPIES: u8 = 15;
 /// The maximum number of images of modules, with all copies. LLDB reads all of them when it connects.
 pub const MAX_IMAGES: usize = 256;
 
-/// The maximum number of characters of the name of a thread.
+/// The maximum number of characters of the name of a thread, and of the name that a module has in the dump.
 pub const MAX_NAME_CHARS: usize = 256;

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Error, ErrorKind, ModuleIndex, Result};
-use corestream_symbols::{SymbolFile, Verdict, match_modules};
+use corestream_symbols::{Component, SymbolFile, Verdict, match_modules};
 
 use super::code::Code;
 use super::image::{ImageBytes, has_debug, has_location_lists, refers_to_companion};
+use super::limits::MAX_NAME_CHARS;
 use super::stacks::{Slot, Stack};
 
 /// The files of a module.
@@ -26,7 +27,27 @@ pub(crate) struct GuestModule<'b> {
     pub(crate) code: Code<'b>,
 }
 
-/// Reads the modules that have files.
+/// Replaces components by their core modules.
+pub(crate) fn with_core_modules<'b>(
+    files: &[SymbolFile<'b>],
+    warnings: &mut Vec<String>,
+) -> Vec<SymbolFile<'b>> {
+    let mut expanded = Vec::new();
+    for file in files {
+        // Without core modules, the matching gives the error.
+        match Component::read(file).filter(|component| !component.modules().is_empty()) {
+            Some(component) => {
+                expanded.extend(component.modules());
+                let fault = component.fault();
+                warnings.extend(fault.map(|fault| format!("{file}: only partly read: {fault}")));
+            }
+            None => expanded.push(*file),
+        }
+    }
+    expanded
+}
+
+/// Reads the modules that have files. Components are replaced by their core modules.
 pub(crate) fn read_modules<'b>(
     dump: &CoreDumpFile<'_>,
     files: &[SymbolFile<'b>],
@@ -37,16 +58,19 @@ pub(crate) fn read_modules<'b>(
     let mut modules = BTreeMap::new();
     let matched: HashSet<_> =
         matches.iter().flat_map(|found| [found.code, found.debug]).flatten().collect();
-    let mut split = files.iter().enumerate().filter(|(i, _)| !matched.contains(i));
+    // Most components have core modules that the dump does not have.
+    let is_extra = |i: &usize| {
+        !matched.contains(i) && files.get(*i).is_some_and(|file| file.core_module().is_none())
+    };
+    let mut split = files.iter().enumerate().filter(|(i, _)| is_extra(i));
     let has_split_lists = split.any(|(_, file)| has_location_lists(file.bytes()));
     for found in matches {
         let index = found.module;
         let file = |i: Option<usize>| i.and_then(|i| files.get(i));
-        let named = file(found.code.or(found.debug)).map_or(Path::new(""), |file| file.path());
-        let name = named.display();
+        let named = |file: Option<&SymbolFile<'_>>| file.map_or(String::new(), ToString::to_string);
+        let name = named(file(found.code.or(found.debug)));
         if let Verdict::Mismatch(mismatch) = &found.verdict {
-            let path = file(mismatch.file).map_or(named, |file| file.path());
-            let name = path.display();
+            let name = file(mismatch.file).map_or(name, |file| named(Some(file)));
             let message = format!("{name} is not module {index} of the dump: {mismatch}");
             return Err(Error::new(ErrorKind::Option, message));
         }
@@ -70,8 +94,8 @@ pub(crate) fn read_modules<'b>(
         }
         let debug = companion.unwrap_or(code).bytes();
         let module = GuestModule {
-            path: name.to_string(),
-            name: image_name(code.path()),
+            path: name,
+            name: image_name(dump, index, code),
             file: bytes,
             full: Arc::new(full),
             bare: Arc::new(ImageBytes::without_debug(bytes)),
@@ -82,7 +106,7 @@ pub(crate) fn read_modules<'b>(
         modules.insert(index, module);
     }
     for (i, file) in files.iter().enumerate() {
-        if !matched.contains(&i) {
+        if is_extra(&i) {
             let name = file.path().display();
             warnings.push(format!(
                 "{name} is only used to find values that may be wrong: LLDB looks for split DWARF files itself"
@@ -92,13 +116,36 @@ pub(crate) fn read_modules<'b>(
     Ok(modules)
 }
 
-/// Returns the name of an image: the path of its file below a path that can never be a directory.
+/// Returns the name of an image: the path of its file below a path that can never be a directory. For a core module of a
+/// component, the name of the module in the dump follows.
 ///
 /// LLDB reads a module from a local file with the name of the image, if there is one, and that could be another build by
-/// then. It shows the last part of the name.
-fn image_name(path: &Path) -> String {
+/// then. It shows the last part of the name. Therefore the name in the dump, such as `outer/inner:module`, becomes one
+/// part.
+fn image_name(dump: &CoreDumpFile<'_>, module: ModuleIndex, file: &SymbolFile<'_>) -> String {
+    let path = file.path();
     let path = path.strip_prefix("/").unwrap_or(path);
-    Path::new("/dev/null").join(path).display().to_string()
+    let mut path = Path::new("/dev/null").join(path);
+    if let Some(index) = file.core_module() {
+        let name = dump.module(module).unwrap_or_default();
+        let name = part(&name);
+        path.push(if name.is_empty() { format!("#{index}") } else { name });
+    }
+    path.display().to_string()
+}
+
+/// Returns the name of a module as one part of a path: a component can choose a name with any characters.
+fn part(name: &str) -> String {
+    let harmless = |c: char| match c {
+        '/' | '\\' => '.',
+        c if c.is_control() => '?',
+        c => c,
+    };
+    let name: String = name.chars().take(MAX_NAME_CHARS).map(harmless).collect();
+    match &*name {
+        "." | ".." => format!("#{name}"),
+        _ => name,
+    }
 }
 
 /// Finds the functions of all frames in their modules.

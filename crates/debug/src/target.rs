@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use corestream::{CoreDumpFile, Frame, GlobalIndex, InstanceIndex, ModuleIndex, Result};
+use corestream::{
+    CoreDumpFile, Frame, GlobalIndex, InstanceIndex, ModuleIdentity, ModuleIndex, Result,
+};
 use corestream_symbols::{FramePlace, SymbolFile};
 
 use super::memory_map::{Client, IMAGES, Image, Memories, MemoryMap, UNKNOWN_ID, base};
-use super::modules::{GuestModule, find_code, module_of, read_modules};
+use super::modules::{GuestModule, find_code, module_of, read_modules, with_core_modules};
 use super::placing::{Counts, Placing, TargetThread};
 use super::reliability::Reliability;
 use super::stacks::{
@@ -68,6 +70,8 @@ pub struct Target<'b> {
 impl<'b> Target<'b> {
     /// Prepares a dump for debuggers. The files are matched with its modules, as
     /// [`match_modules`](corestream_symbols::match_modules) does. Modules without a file are allowed: their frames have addresses only.
+    /// Of a component, a client is served the core modules, each as a module of its own with the name that it has in the
+    /// dump.
     ///
     /// # Errors
     /// Returns an error if
@@ -81,6 +85,7 @@ impl<'b> Target<'b> {
         options: &Options,
     ) -> Result<Self> {
         let mut warnings = Vec::new();
+        let files = &with_core_modules(files, &mut warnings);
         let mut modules = read_modules(dump, files, &mut warnings)?;
         let chosen = choose_thread(dump, options)?;
         let youngest = youngest_frame(dump, chosen)?;
@@ -356,12 +361,20 @@ impl<'b> Target<'b> {
                  instances"
             ));
         }
+        let has_identity = |index: ModuleIndex| {
+            let identity = self.dump.module_identity(index).unwrap_or_default();
+            identity != ModuleIdentity::default()
+        };
         for index in &counts.without_file {
             let name = self.dump.module(*index).unwrap_or_default();
-            add(format!(
-                "module {index} ({name}) has no file, so its frames show addresses only; pass \
-                 --symbols {index}=FILE"
-            ));
+            let line =
+                format!("module {index} ({name}) has no file, so its frames show addresses only");
+            // The engine makes adapters, so there is no file to pass.
+            let next = match !has_identity(*index) && modules.keys().any(|of| has_identity(*of)) {
+                true => "adapters of components have none".into(),
+                false => format!("pass --symbols {index}=FILE"),
+            };
+            add(format!("{line}; {next}"));
         }
         for module in modules.values().filter(|module| module.has_location_lists) {
             let name = &module.path;

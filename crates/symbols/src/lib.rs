@@ -42,12 +42,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A file may also be a component. Its core modules are found in it, and each is matched with the modules of the dump
+//! ([`Component`]).
+//!
 //! Module files are as untrusted as dumps. The crate reads a malformed file up to the fault, and [`limits`] bounds the
 //! work that debugging information can cause.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod budget;
+mod component;
 mod demangle;
 mod dwarf;
 mod frame_state;
@@ -63,6 +67,7 @@ mod value;
 use dwarf::Debug;
 use module::Module;
 
+pub use component::Component;
 pub use demangle::demangle;
 pub use matching::{Mismatch, ModuleMatch, Verdict, match_modules};
 pub use reader::ValueLimits;

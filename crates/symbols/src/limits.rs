@@ -14,6 +14,17 @@
 /// ([WebAssembly JavaScript Interface, "Limits"](https://webassembly.github.io/spec/js-api/#limits)).
 pub const MAX_FUNCTIONS: usize = 1_000_000;
 
+/// The maximum number of core modules in a component, with those of nested components. Engines accept 1,000 in each
+/// component; a composed one has more.
+pub const MAX_CORE_MODULES: usize = 10_000;
+
+/// The maximum depth of components in components. Components that people compose are a few levels deep.
+pub const MAX_COMPONENT_DEPTH: usize = 100;
+
+/// The maximum number of comparisons of a frame with a core module of a component. They find the module of a core module
+/// whose identity the dump does not have.
+pub const MAX_COMPARED_FRAMES: usize = 1 << 24;
+
 /// The maximum number of bytes of a module's code that are decoded: the largest module that V8 accepts. Beyond it,
 /// variables in locals are unknown, and code is not compared with the frames.
 pub const MAX_DECODED_BYTES: u64 = corestream::limits::V8_MAX_MODULE_BYTES;

@@ -17,6 +17,8 @@
 //! function with a frame. A dump can have a million modules with the identity of one file, so a file is hashed once, and
 //! no more code than [`MAX_DECODED_BYTES`](super::limits::MAX_DECODED_BYTES) is compared.
 
+mod components;
+
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,6 +29,7 @@ use corestream::{CoreDumpFile, Frame, ModuleIdentity, ModuleIndex, Value};
 use sha2::{Digest, Sha256};
 use wasmparser::ValType;
 
+use super::component::Expanded;
 use super::dwarf::{functions, split};
 use super::instances::{Instances, known};
 use super::limits::{MAX_CHECKED_FRAMES, MAX_CHECKED_LOCALS};
@@ -117,6 +120,10 @@ impl fmt::Display for Mismatch {
 /// file that refers to it, or to the only module whose frames fit it. Split DWARF files belong to all modules and are
 /// not in the result.
 ///
+/// A [component](crate::Component) belongs to the modules that its core modules are: those with the identity of one, or, if
+/// the dump has no identity that decides, those whose names or frames fit one core module and no other. Its core modules
+/// that the dump does not have are not used. In the result, a file of a component is the index of the component.
+///
 /// ```
 /// # use corestream::{CoreDump, CoreDumpFile, Dumper, Instance, Frame, Thread};
 /// use corestream_symbols::{SymbolFile, Verdict, match_modules};
@@ -142,11 +149,27 @@ pub fn match_modules(
     files: &[SymbolFile<'_>],
     dump: &CoreDumpFile<'_>,
 ) -> Result<Vec<ModuleMatch>, Error> {
-    let read: Vec<_> = files.iter().map(|file| Module::read(file.bytes)).collect();
-    match_read(files, &read, &RefCell::new(Instances::new(dump)))
+    let expanded = Expanded::new(files)?;
+    let read: Vec<_> = expanded.files.iter().map(|file| Module::read(file.bytes)).collect();
+    let matches = match_read(&expanded.files, &read, &RefCell::new(Instances::new(dump)))?;
+    Ok(matches.into_iter().map(|found| found.with_origins(&expanded)).collect())
 }
 
-/// Finds the module of each file. `read` has the content of the files.
+impl ModuleMatch {
+    /// Returns the match with the indices of the files that the caller passed.
+    pub(crate) fn with_origins(self, expanded: &Expanded<'_>) -> Self {
+        let origin = |file: Option<usize>| file.map(|file| expanded.origin(file));
+        let verdict = match self.verdict {
+            Verdict::Mismatch(mismatch) => {
+                Verdict::Mismatch(Mismatch { file: origin(mismatch.file), ..mismatch })
+            }
+            verdict => verdict,
+        };
+        Self { module: self.module, code: origin(self.code), debug: origin(self.debug), verdict }
+    }
+}
+
+/// Finds the module of each file. `read` has the content of the files. Components are replaced by their core modules.
 pub fn match_read(
     files: &[SymbolFile<'_>],
     read: &[Module<'_>],
@@ -159,7 +182,7 @@ pub fn match_read(
     let mut of_module: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut open = Vec::new();
     for (i, (file, module)) in files.iter().zip(read).enumerate() {
-        if split::is_split_file(module) {
+        if split::is_split_file(module) || file.part.is_some() {
             continue;
         }
         match matcher.modules_of(i, file, module).map_err(|cause| Error::new(file.path, cause))? {
@@ -171,6 +194,7 @@ pub fn match_read(
             Found::Nothing(cause) => open.push((i, file, module, cause)),
         }
     }
+    matcher.match_components(&mut of_module)?;
     for (i, file, module, cause) in open {
         let at = |cause| Error::new(file.path, cause);
         let mut found = matcher.related(file, module, &of_module);
@@ -292,6 +316,10 @@ impl Matcher<'_, '_, '_> {
             let is_needless =
                 code.is_some() && !has_debug && (debug.is_none() || !module.has_code());
             if other_code || (has_debug && debug.is_some()) || is_needless {
+                // The user has not named the core modules of a component.
+                if file.part.is_some() && file.module.is_none() {
+                    continue;
+                }
                 let cause = mismatch(format!("module {index} already has a file"));
                 return Err(Error::new(file.path, cause));
             }
@@ -397,12 +425,13 @@ impl Matcher<'_, '_, '_> {
         if identity.build_id.is_some() && identity.build_id.as_deref() == build_id {
             return true;
         }
-        let (Some(recorded), Some(hash), Some(of)) =
-            (identity.sha256, self.hashes.get(file), self.files.get(file))
-        else {
-            return false;
-        };
-        *hash.get_or_init(|| Sha256::digest(of.bytes).into()) == recorded
+        identity.sha256.is_some_and(|recorded| self.hash(file) == Some(recorded))
+    }
+
+    /// Returns the SHA-256 of the module that a file is or was made from.
+    fn hash(&self, file: usize) -> Option<[u8; 32]> {
+        let (hash, of) = (self.hashes.get(file)?, self.files.get(file)?);
+        Some(of.sha256.unwrap_or_else(|| *hash.get_or_init(|| Sha256::digest(of.bytes).into())))
     }
 
     /// Returns the facts about the frames of each module.

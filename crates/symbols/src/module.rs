@@ -297,6 +297,11 @@ impl<'b> Module<'b> {
         Ok(found)
     }
 
+    /// Returns the number of bytes of code decoded so far.
+    pub fn decoded(&self) -> u64 {
+        self.decoded.get()
+    }
+
     /// Returns whether `len` more bytes of code may be decoded, and counts them if so.
     fn may_decode(&self, len: usize) -> bool {
         let all = self.decoded.get().saturating_add(len as u64);

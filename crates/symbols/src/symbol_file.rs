@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use corestream::{ErrorKind, ModuleIndex};
 
-/// A file with symbols, in the binary format: a module of the dump, a companion with its debugging information, or a
-/// split DWARF file (`.dwo` or `.dwp`).
+/// A file with symbols, in the binary format: a module of the dump, a companion with its debugging information, a split
+/// DWARF file (`.dwo` or `.dwp`), a component, or a core module in a component ([`Component`](crate::Component)).
 ///
 /// ```
 /// use corestream::ModuleIndex;
@@ -23,20 +23,47 @@ pub struct SymbolFile<'b> {
     pub(crate) module: Option<ModuleIndex>,
     pub(crate) path: &'b Path,
     pub(crate) bytes: &'b [u8],
+    /// The SHA-256 of the module that ran, if it is not that of the bytes.
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// The place of a core module in its component.
+    pub(crate) part: Option<Part<'b>>,
+}
+
+/// The place of a core module in a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Part<'b> {
+    /// The bytes of the component.
+    pub(crate) component: &'b [u8],
+    /// The position of the core module among those of the component.
+    pub(crate) index: usize,
 }
 
 impl<'b> SymbolFile<'b> {
     /// Returns a file with these bytes. [`match_modules`](crate::match_modules) finds its module.
     pub fn new(path: &'b (impl AsRef<Path> + ?Sized), bytes: &'b [u8]) -> Self {
-        Self { module: None, path: path.as_ref(), bytes }
+        Self { module: None, path: path.as_ref(), bytes, sha256: None, part: None }
     }
 
-    /// Sets the module to which the file belongs.
+    /// Sets the module to which the file belongs. For a component, [`match_modules`](crate::match_modules) finds which of
+    /// its core modules that is.
     pub fn with_module(self, module: ModuleIndex) -> Self {
         Self { module: Some(module), ..self }
     }
 
-    /// Returns the path.
+    /// Sets the SHA-256 of the module that ran. By default it is that of the bytes. Use it for bytes that are known to be
+    /// this module with debugging information added, for example about the lines of a text that was compiled again. It has
+    /// no effect on a component.
+    pub fn with_sha256(self, sha256: [u8; 32]) -> Self {
+        Self { sha256: Some(sha256), ..self }
+    }
+
+    /// Returns the core module at a position in this component.
+    pub(crate) fn part(&self, index: usize, bytes: &'b [u8]) -> Self {
+        let part = Some(Part { component: self.bytes, index });
+        Self { bytes, sha256: None, part, ..*self }
+    }
+
+    /// Returns the path. That of a core module in a component is the path of the component.
     pub fn path(&self) -> &'b Path {
         self.path
     }
@@ -44,6 +71,22 @@ impl<'b> SymbolFile<'b> {
     /// Returns the bytes.
     pub fn bytes(&self) -> &'b [u8] {
         self.bytes
+    }
+
+    /// Returns the position of a core module among those of its component, or `None` for another file.
+    pub fn core_module(&self) -> Option<usize> {
+        self.part.map(|part| part.index)
+    }
+}
+
+/// Writes the path and, for a core module in a component, its position.
+impl fmt::Display for SymbolFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        match self.part {
+            Some(part) => write!(f, ", core module {}", part.index),
+            None => Ok(()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Frame, InstanceIndex, ModuleIndex};
 
+use super::component::Expanded;
 use super::dwarf::location::{Doubt, Evaluator, FunctionSite, Piece, Stop, Storage, UsedPlaces};
 use super::dwarf::units::{Cursor, Entry};
 use super::dwarf::{CodePosition, CodePositions, Debug, locals, split};
@@ -249,15 +250,20 @@ impl<'b> Symbols<'b> {
     /// # Errors
     /// Returns the errors of [`match_modules`](crate::match_modules).
     pub fn new(files: &[SymbolFile<'b>], dump: &'b CoreDumpFile<'b>) -> Result<Self, Error> {
+        let expanded = Expanded::new(files)?;
+        let files = &expanded.files;
         let read: Vec<_> = files.iter().map(|file| Module::read(file.bytes)).collect();
         let instances = RefCell::new(Instances::new(dump));
         let matches = match_read(files, &read, &instances)?;
-        let path =
-            |i: usize| files.get(i).map_or(String::new(), |file| file.path.display().to_string());
-        let mut warnings = Vec::new();
+        let path = |i: usize| files.get(i).map_or(String::new(), ToString::to_string);
+        let mut warnings = expanded.faults.clone();
+        let used: HashSet<_> =
+            matches.iter().flat_map(|found| [found.code, found.debug]).flatten().collect();
         let mut split_files = Vec::new();
         for (i, module) in read.iter().enumerate() {
-            if let Some(fault) = &module.fault {
+            let is_unused_part =
+                files.get(i).is_some_and(|file| file.part.is_some()) && !used.contains(&i);
+            if let Some(fault) = module.fault.as_ref().filter(|_| !is_unused_part) {
                 warnings.push(format!("{}: only partly read: {fault}", path(i)));
             }
             if split::is_split_file(module) {
@@ -310,6 +316,7 @@ impl<'b> Symbols<'b> {
             modules.insert(index, builds.len());
             builds.push(Build { path: name, code, debug });
         }
+        let matches = matches.into_iter().map(|found| found.with_origins(&expanded)).collect();
         Ok(Self {
             instances,
             count: dump.modules().len(),

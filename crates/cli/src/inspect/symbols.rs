@@ -21,8 +21,8 @@ const INDENT: usize = 5;
 /// The options of symbols.
 #[derive(Args)]
 pub(super) struct SymbolOptions {
-    /// File of a module, to show function names, source lines and variables of its frames; also a file with the
-    /// module's debugging information, a .dwo or a .dwp file
+    /// File of a module or component, to show function names, source lines and variables of its frames; also a file with
+    /// a module's debugging information, a .dwo or a .dwp file
     #[arg(long, value_name = "[INDEX=]GUEST.wasm")]
     pub(super) symbols: Vec<SymbolFile>,
 

@@ -45,9 +45,6 @@ impl ComponentGuest {
     pub fn load(run: &Run, source: Source<'_>) -> Result<Self, Failure> {
         let at = |why: String| Failure::new(format!("{}: {why}", run.guest.display()));
         let failed = |error: Error| at(cause::plain(&error));
-        if run.debug {
-            return Err(at("is a component; --debug supports core modules only".into()));
-        }
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
         let mut config = guest::config(run, memories.as_ref())?;
         // Only guest debugging lists the core instances of a component that has not trapped.

@@ -4,7 +4,7 @@
 mod clients;
 mod dap;
 mod expected;
-mod sessions;
+pub mod sessions;
 mod values;
 
 use std::io::{BufRead, BufReader, Read};

@@ -20,10 +20,10 @@ use crate::tool::{corestream, json, signal, succeed};
 use crate::waiting;
 
 /// A frame as LLDB and `inspect` show it: the function, the file without its directories, and the line.
-type Frame = (String, Option<String>, Option<u64>);
+pub type Frame = (String, Option<String>, Option<u64>);
 
 /// Returns the frames of a backtrace of LLDB, and whether each is on a copy without debugging information.
-fn backtrace(output: &str) -> Vec<(Frame, bool)> {
+pub fn backtrace(output: &str) -> Vec<(Frame, bool)> {
     let lines = output.split("(lldb) bt").nth(1).unwrap().split("(lldb)").next().unwrap().lines();
     let frames = lines.filter_map(|line| {
         let (_, rest) =
@@ -42,7 +42,7 @@ fn backtrace(output: &str) -> Vec<(Frame, bool)> {
 }
 
 /// Returns the frames of a thread in the report of `inspect`, inlined ones first.
-fn inspected(directory: &Path, dump: &str, files: &[&str], thread: usize) -> Vec<Frame> {
+pub fn inspected(directory: &Path, dump: &str, files: &[&str], thread: usize) -> Vec<Frame> {
     let mut args = vec!["inspect", dump, "--json"];
     args.extend(files.iter().flat_map(|file| ["--symbols", file]));
     let report = json(directory, args);

@@ -2,6 +2,7 @@
 
 mod checks;
 mod command_line;
+mod component_symbols;
 mod components;
 mod guests;
 mod load;
