@@ -57,8 +57,10 @@
 //! with a thread for each store and the shared memory once. Capture each store
 //! - after its call has returned, if it trapped or the host stopped it: the threads send their stores to one that
 //!   captures and merges all of them;
-//! - in a host function or the callback of an epoch deadline, if its guest is to continue: [`Captured::copy`] or
-//!   [`Capture::freeze`] makes a dump that borrows nothing, which is sent to the thread that merges all of them.
+//! - in a host function or the callback of an epoch deadline, if its guest is to continue: [`Captured::copy`] makes a
+//!   dump that borrows nothing, which is sent to the thread that merges all of them;
+//! - between two calls. [`Preparation::freeze`](corestream::snapshot::Preparation::freeze) also takes a merged dump, so
+//!   that all stores are frozen at one moment.
 //!
 //! Tell each capture where the shared memory is: with [`Capture::define`] or [`Capture::linker`] if the instance imports
 //! it. A shared memory that the instance defines is known if it is exported, or with guest debugging.

@@ -1,13 +1,15 @@
 //! Several stores in one dump: shared memories and modules once, everything else for each store.
+#![allow(unsafe_code, reason = "prepares a snapshot of memories by address")]
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use corestream::snapshot::SnapshotOptions;
 use corestream::{
-    CoreDumpFile, FileOptions, GlobalValue, InstanceIndex, MemoryIndex, ModuleIndex, Value,
+    CoreDumpFile, Dumper, FileOptions, GlobalValue, InstanceIndex, MemoryIndex, ModuleIndex, Value,
 };
-use corestream_wasmtime::{Capture, Captured, FrameRecorder, Note, module_identity};
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, Note, module_identity};
 use wasmtime::component::{self, Component};
 use wasmtime::{
     Caller, Engine, Error, Extern, Instance, Linker, MemoryType, Module, SharedMemory, Store,
@@ -15,6 +17,7 @@ use wasmtime::{
 };
 
 use crate::common::{Decoded, decode};
+use crate::environment;
 use crate::guests::{config, engine};
 
 /// A worker with a memory and a global of its own, which traps after it has written to all of them.
@@ -104,15 +107,18 @@ fn one_dump_has_all_stores_and_the_shared_memory_and_the_module_once() {
     assert_eq!(decoded.memories.iter().filter(|ty| ty.shared).count(), 1);
     let of_all = decoded.instances[0].memories[0];
     assert_eq!(contents(&decoded, of_all, 65_536)[..4], [0xaa, 0xaa, 0xaa, 0]);
-    for (at, number) in [2, 0, 1].into_iter().enumerate() {
-        let instance = &decoded.instances[at];
+    for (at, number) in [(0_u32, 2_u8), (1, 0), (2, 1)] {
+        let instance = &decoded.instances[at as usize];
         assert_eq!((instance.module_index, instance.memories[0]), (0, of_all));
-        assert_eq!(contents(&decoded, instance.memories[1], 65_536)[16], number as u8);
+        assert_eq!(contents(&decoded, instance.memories[1], 65_536)[16], number);
         let global = decoded.globals[instance.globals[0] as usize];
-        assert_eq!(global, (true, GlobalValue::I32(number)));
-        let frames: Vec<_> =
-            decoded.threads[at].1.iter().map(|frame| (frame.instance, frame.function)).collect();
-        assert_eq!(frames, [(at as u32, 0), (at as u32, 1)]);
+        assert_eq!(global, (true, GlobalValue::I32(number.into())));
+        let frames: Vec<_> = decoded.threads[at as usize]
+            .1
+            .iter()
+            .map(|frame| (frame.instance, frame.function))
+            .collect();
+        assert_eq!(frames, [(at, 0), (at, 1)]);
     }
 }
 
@@ -123,8 +129,9 @@ fn different_shared_memories_and_modules_stay_apart() {
     // Compiled twice from the same text: without the bytes nobody knows that they are the same.
     let modules = [&text, &text].map(|text| Module::new(&engine, text).unwrap());
     let shared = [shared_memory(&engine), shared_memory(&engine)];
-    let mut workers =
-        [0, 1].map(|i| Worker::new(&modules[i], i as i32, &[shared[i].clone().into()]));
+    let mut workers = [0_u8, 1].map(|i| {
+        Worker::new(&modules[usize::from(i)], i.into(), &[shared[usize::from(i)].clone().into()])
+    });
     let [one, two] = &mut workers;
     let all = merge([one.capture(&shared[0]), two.capture(&shared[1])]);
     assert_eq!((all.dump.modules.len(), all.dump.memories.len()), (2, 4));
@@ -221,17 +228,20 @@ fn instances_of_one_store_share_imports_with_each_other_only() {
     assert_eq!((all.dump.memories.len(), all.dump.globals.len()), (2, 2));
     let bytes = all.to_vec().unwrap();
     let decoded = decode(&bytes);
-    for (store, number) in [(0, 7), (1, 8)] {
-        let of_store = &decoded.instances[2 * store..][..2];
-        assert_eq!(of_store[0].memories, [store as u32]);
-        assert_eq!(of_store[1].memories, [store as u32]);
+    for (store, number) in [(0_u32, 7), (1, 8)] {
+        let of_store = &decoded.instances[2 * store as usize..][..2];
+        assert_eq!(of_store[0].memories, [store]);
+        assert_eq!(of_store[1].memories, [store]);
         assert_eq!(of_store[0].globals, of_store[1].globals);
-        assert_eq!(contents(&decoded, store as u32, 131_072)[3], number);
-        assert_eq!(decoded.globals[store].1, GlobalValue::I64(number.into()));
+        assert_eq!(contents(&decoded, store, 131_072)[3], number);
+        assert_eq!(decoded.globals[store as usize].1, GlobalValue::I64(number.into()));
         // `f` of the owner, called by `run` of the user.
-        let frames: Vec<_> =
-            decoded.threads[store].1.iter().map(|frame| (frame.instance, frame.function)).collect();
-        assert_eq!(frames, [(2 * store as u32, 0), (2 * store as u32 + 1, 1)]);
+        let frames: Vec<_> = decoded.threads[store as usize]
+            .1
+            .iter()
+            .map(|frame| (frame.instance, frame.function))
+            .collect();
+        assert_eq!(frames, [(2 * store, 0), (2 * store + 1, 1)]);
     }
 }
 
@@ -343,10 +353,10 @@ fn frames_keep_their_locals_with_guest_debugging() {
     }));
     assert_eq!(all.notes, []);
     assert_eq!((all.dump.modules.len(), all.dump.memories.len()), (1, 3));
-    for (thread, number) in [(0, 3), (1, 4)] {
-        for frame in &all.dump.threads[thread].frames {
+    for (thread, number) in [(0_u32, 3), (1, 4)] {
+        for frame in &all.dump.threads[thread as usize].frames {
             assert_eq!(frame.locals, [Value::I32(number)]);
-            assert_eq!(frame.instance, Some(InstanceIndex(thread as u32)));
+            assert_eq!(frame.instance, Some(InstanceIndex(thread)));
         }
     }
 }
@@ -440,14 +450,14 @@ fn live_workers_contribute_their_frames_and_go_on() {
     let decoded = decode(&bytes);
     assert_eq!(names(&decoded), ["host", "epoch"]);
     assert_eq!((decoded.modules.len(), decoded.memories.len()), (1, 3));
-    for (thread, (function, value)) in [(1, 11), (2, 12)].into_iter().enumerate() {
+    for (thread, (function, value)) in (0_u32..).zip([(1, 11), (2, 12)]) {
         let frames: Vec<_> = decoded.threads[thread]
             .1
             .iter()
             .map(|frame| (frame.instance, frame.function))
             .collect();
-        assert_eq!(frames, [(thread as u32, function)]);
-        let own = decoded.instances[thread].memories[1];
+        assert_eq!(frames, [(thread, function)]);
+        let own = decoded.instances[thread as usize].memories[1];
         assert_eq!(contents(&decoded, own, 65_536)[1], value);
     }
     let of_all = decoded.instances[0].memories[0];
@@ -459,6 +469,42 @@ fn live_workers_contribute_their_frames_and_go_on() {
         go.send(()).unwrap();
         assert_eq!(worker.join().unwrap(), result);
     }
+}
+
+/// One snapshot of two stores, which both run on while it is dumped.
+#[test]
+fn merged_stores_are_frozen_at_one_moment() {
+    environment::require!("userfaultfd", crate::snapshot::probe());
+    let memories = Arc::new(HostMemories::new());
+    let mut config = config();
+    config.with_host_memory(memories.clone()).memory_init_cow(false);
+    let engine = Engine::new(&config).unwrap();
+    let module = Module::new(&engine, r#"(module $two (memory (export "memory") 1))"#).unwrap();
+    let mut stores = [(); 2].map(|()| {
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        (instance.get_memory(&mut store, "memory").unwrap(), instance, store)
+    });
+    for ((memory, _, store), byte) in stores.iter_mut().zip([1, 2]) {
+        memory.data_mut(store).fill(byte);
+    }
+    // SAFETY: the host does not discard the memories, and no system call writes to them.
+    let prepared = unsafe { memories.prepare(&SnapshotOptions::new()) }.unwrap();
+    let all =
+        merge(stores.iter_mut().map(|(_, instance, store)| {
+            Capture::new("two").all_instances([*instance]).live(store)
+        }));
+    assert_eq!(all.notes, []);
+    let snapshot = prepared.freeze(all.dump).unwrap();
+    for (memory, _, store) in &mut stores {
+        memory.data_mut(store).fill(9);
+    }
+    let bytes = Dumper::new().plan(&snapshot.dump).unwrap().to_vec().unwrap();
+    snapshot.finish().unwrap();
+    let decoded = decode(&bytes);
+    assert_eq!((decoded.modules.len(), decoded.instances.len()), (1, 2));
+    assert_eq!(contents(&decoded, 0, 65_536), vec![1; 65_536]);
+    assert_eq!(contents(&decoded, 1, 65_536), vec![2; 65_536]);
 }
 
 #[test]
