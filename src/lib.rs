@@ -154,8 +154,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use image::{Change, ExtentMethod, MappingMethod, MemoryImage, SharedBytes};
 pub use model::{
     CoreDump, DumpMemoryIndex, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex,
-    Memory, MemoryIndex, MemoryType, Module, ModuleIdentity, ModuleIndex, NumberType, RefType,
-    Thread, UnixTime, Value,
+    Memory, MemoryIndex, MemoryType, MergedIndices, Module, ModuleIdentity, ModuleIndex, ModuleKey,
+    NumberType, RefType, Thread, UnixTime, Value,
 };
 pub use piece::Piece;
 pub use pieces::{Pieces, Reader};

@@ -297,6 +297,25 @@ impl<'a> MemoryImage<'a> {
         Self { source, stability: Stability::Changing }
     }
 
+    /// Marks the image as [`mark_changing`](Self::mark_changing) does. An image that borrows live memory stays borrowed.
+    pub(crate) fn set_changing(&mut self) {
+        self.stability = Stability::Changing;
+    }
+
+    /// Returns whether both images certainly borrow the same memory of this process, of which one may have more.
+    ///
+    /// An empty memory has no bytes, so its address identifies nothing.
+    pub(crate) fn is_same_memory(&self, other: &Self) -> bool {
+        let same = match (&self.source, &other.source) {
+            (ImageSource::Slice(one), ImageSource::Slice(other)) => std::ptr::eq(*one, *other),
+            (ImageSource::Shared(one), ImageSource::Shared(other)) => {
+                one.location().0 == other.location().0
+            }
+            _ => false,
+        };
+        same && !self.is_empty() && !other.is_empty()
+    }
+
     /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         match &self.source {

@@ -2,6 +2,7 @@
 
 use super::identity::ModuleIdentity;
 use super::index::{GlobalIndex, MemoryIndex, ModuleIndex};
+use super::key::ModuleKey;
 
 /// A module of the process.
 ///
@@ -20,6 +21,8 @@ pub struct Module {
     pub name: Option<String>,
     /// The build id and the hash of the module, if known.
     pub identity: ModuleIdentity,
+    /// The identity of the module within this process. A dump does not contain it.
+    pub key: Option<ModuleKey>,
 }
 
 impl Module {
@@ -36,6 +39,12 @@ impl Module {
     /// Sets the identity.
     pub fn with_identity(mut self, identity: ModuleIdentity) -> Self {
         self.identity = identity;
+        self
+    }
+
+    /// Sets the identity within this process.
+    pub fn with_key(mut self, key: ModuleKey) -> Self {
+        self.key = Some(key);
         self
     }
 

@@ -148,7 +148,7 @@ pub struct Memory<'a> {
     /// The contents.
     pub image: MemoryImage<'a>,
     /// The parts that are not dumped.
-    exclusions: Exclusions,
+    pub(super) exclusions: Exclusions,
 }
 
 impl<'a> Memory<'a> {

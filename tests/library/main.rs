@@ -29,6 +29,7 @@ mod api;
 mod docs;
 mod excluded;
 mod helpers;
+mod merge;
 mod model;
 mod read;
 mod roundtrip;

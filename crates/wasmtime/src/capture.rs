@@ -11,7 +11,7 @@ use wasmtime::{
 use super::component::{ComponentInstances, KnownComponent};
 use super::describe::describe;
 use super::frames::FrameRecorder;
-use super::identity::{Identities, module_identity};
+use super::identity::{Identities, Unidentified, module_identity};
 use super::inventory::{ImportHints, Inventory};
 use super::note::Note;
 use super::stack::{self, Moment, Stack};
@@ -81,9 +81,126 @@ pub struct Captured<'a> {
     pub dump: CoreDump<'a>,
     /// Notes on what is unknown. Usually empty.
     pub notes: Vec<Note>,
+    /// The modules that a note of the dump is about.
+    unidentified: Unidentified,
 }
 
-impl Captured<'_> {
+impl<'a> Captured<'a> {
+    /// Merges the captured store of another thread into this one, so that one dump has both.
+    ///
+    /// The memories, globals, instances and threads of `other` follow those of this store. A
+    /// [`SharedMemory`](wasmtime::SharedMemory) of both stores is in the dump once. So is a [`Module`] of both, if it
+    /// has the same name in both. [`CoreDump::merge`] has the rules. The notes get the new indices, or name the thread
+    /// ([`Note::Thread`]).
+    ///
+    /// Debuggers select the first thread, so begin with the store that trapped. If the host stopped the others, remove
+    /// their traps ([`CoreDump::trap`]), or a note of the dump says how each of them stopped. A thread that could not be
+    /// captured is added by [`CoreDump::add_missing_thread`].
+    ///
+    /// The program `examples/thread_pool.rs` of this crate does this for the threads of a pool.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Config, Engine, Linker, MemoryType, Module, SharedMemory, Store};
+    ///
+    /// let engine = Engine::new(Config::new().coredump_on_trap(true).shared_memory(true))?;
+    /// let text = r#"(module (import "env" "memory" (memory 1 1 shared))
+    ///     (func (export "run") unreachable))"#;
+    /// let module = Module::new(&engine, text)?;
+    /// let shared = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
+    ///
+    /// let mut stopped = Vec::new();
+    /// for worker in 0..2 {
+    ///     let mut store = Store::new(&engine, ());
+    ///     let mut linker = Linker::new(&engine);
+    ///     linker.define(&store, "env", "memory", shared.clone())?;
+    ///     let instance = linker.instantiate(&mut store, &module)?;
+    ///     let run = instance.get_typed_func::<(), ()>(&mut store, "run")?;
+    ///     let error = run.call(&mut store, ()).unwrap_err();
+    ///     stopped.push((format!("worker {worker}"), store, error));
+    /// }
+    ///
+    /// let mut captured = stopped.iter_mut().map(|(name, store, error)| {
+    ///     let capture = Capture::new("pool").thread(name.as_str());
+    ///     capture.define("env", "memory", shared.clone()).trapped(store, error)
+    /// });
+    /// let mut all = captured.next().unwrap()?;
+    /// for captured in captured {
+    ///     all.merge(captured?)?;
+    /// }
+    /// assert_eq!((all.dump.threads.len(), all.dump.instances.len()), (2, 2));
+    /// assert_eq!((all.dump.modules.len(), all.dump.memories.len()), (1, 1));
+    /// all.write_to(&mut std::io::sink())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`CoreDump::merge`]. This store is then as before.
+    pub fn merge(&mut self, other: Captured<'a>) -> Result<()> {
+        let merged = self.unidentified.merge(&mut self.dump, other.unidentified, other.dump)?;
+        let notes = std::mem::take(&mut self.notes).into_iter().map(|note| note.of_thread(0));
+        let thread = merged.threads.start;
+        let theirs = other.notes.into_iter().map(|note| note.renumbered(&merged, thread));
+        let mut all = Vec::new();
+        for note in notes.chain(theirs) {
+            note.add_to(&mut all);
+        }
+        self.notes = all;
+        Ok(())
+    }
+
+    /// Copies the memories that the dump borrows from the store, at most `limit` bytes of data.
+    ///
+    /// The result borrows nothing. A guest in a host function or at an epoch deadline sends it to the thread that merges
+    /// and writes the dump, and continues. Shared memories are not copied: the dump has their contents at the time when
+    /// it is written.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::sync::mpsc;
+    ///
+    /// use corestream_wasmtime::{Capture, Captured};
+    /// use wasmtime::{Caller, Engine, Instance, Linker, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let text = r#"(module (import "host" "stop" (func $stop)) (memory (export "memory") 1)
+    ///     (func (export "run") (call $stop)))"#;
+    /// let module = Module::new(&engine, text)?;
+    /// let mut linker = Linker::new(&engine);
+    /// let (sender, receiver) = mpsc::channel::<Captured<'static>>();
+    /// linker.func_wrap("host", "stop", move |mut caller: Caller<'_, Option<Instance>>| {
+    ///     let capture = Capture::new("pool").all_instances(*caller.data());
+    ///     sender.send(capture.live(&mut caller).copy(64 << 20)?)?;
+    ///     Ok(())
+    /// })?;
+    /// let workers = [0, 1].map(|_| {
+    ///     let (engine, linker, module) = (engine.clone(), linker.clone(), module.clone());
+    ///     std::thread::spawn(move || -> wasmtime::Result<()> {
+    ///         let mut store = Store::new(&engine, None);
+    ///         let instance = linker.instantiate(&mut store, &module)?;
+    ///         *store.data_mut() = Some(instance);
+    ///         instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())
+    ///     })
+    /// });
+    ///
+    /// let mut all = receiver.recv()?;
+    /// all.merge(receiver.recv()?)?;
+    /// assert_eq!((all.dump.threads.len(), all.dump.memories.len()), (2, 2));
+    /// assert_eq!(all.dump.threads[1].frames[0].instance, Some(1.into()));
+    /// # for worker in workers { worker.join().unwrap()?; }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`corestream::snapshot::copy`].
+    pub fn copy(self, limit: u64) -> Result<Captured<'static>> {
+        let Self { dump, notes, unidentified } = self;
+        Ok(Captured { dump: corestream::snapshot::copy(dump, limit)?, notes, unidentified })
+    }
+
     /// Streams the dump to `sink` straight from the guest's memories, with the defaults of [`Dumper`].
     ///
     /// # Errors
@@ -157,6 +274,8 @@ pub struct Capture<'w, T: 'static> {
     thread: String,
     max_frames: usize,
     instances: Vec<Instance>,
+    /// Whether the store has no other instances.
+    lists_all_instances: bool,
     pub(super) hints: ImportHints<'w, T>,
     identities: Identities,
     components: Vec<KnownComponent>,
@@ -172,6 +291,7 @@ impl<'w, T: 'static> Capture<'w, T> {
             thread: "main".into(),
             max_frames: DEFAULT_MAX_FRAMES,
             instances: Vec::new(),
+            lists_all_instances: false,
             hints: ImportHints { defined: HashMap::new(), instances: Vec::new(), linker: None },
             identities: Identities::default(),
             components: Vec::new(),
@@ -280,10 +400,45 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// Adds instances of a guest that did not trap.
     ///
     /// With guest debugging Wasmtime lists all instances anyway. Without it there may be others, so the instances of
-    /// the frames are unknown.
+    /// the frames are unknown. If there are none, call [`all_instances`](Self::all_instances) instead.
     pub fn instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
         self.instances.extend(instances);
         self
+    }
+
+    /// Adds instances of a guest that did not trap, and declares that the store has no others. Then the instance of a
+    /// frame is known if its module has only one.
+    ///
+    /// The declaration must be true. Otherwise a frame of an instance that was not added may be shown in another
+    /// instance of the same module.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use corestream_wasmtime::Capture;
+    /// use wasmtime::{Caller, Engine, Instance, Linker, Module, Store};
+    ///
+    /// let engine = Engine::default();
+    /// let mut linker = Linker::new(&engine);
+    /// linker.func_wrap("", "dump", |mut caller: Caller<'_, Option<Instance>>| {
+    ///     let instance = *caller.data();
+    ///     let known = Capture::new("guest.wat").all_instances(instance).live(&mut caller);
+    ///     assert_eq!(known.dump.threads[0].frames[0].instance, Some(0.into()));
+    ///     drop(known);
+    ///     let unknown = Capture::new("guest.wat").instances(instance).live(&mut caller);
+    ///     assert_eq!(unknown.dump.threads[0].frames[0].instance, None);
+    /// })?;
+    /// # let text = r#"(module (import "" "dump" (func $dump)) (func (export "run") (call $dump)))"#;
+    /// # let module = Module::new(&engine, text)?;
+    /// # let mut store = Store::new(&engine, None);
+    /// # let instance = linker.instantiate(&mut store, &module)?;
+    /// # *store.data_mut() = Some(instance);
+    /// # instance.get_typed_func::<(), ()>(&mut store, "run")?.call(&mut store, ())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn all_instances(mut self, instances: impl IntoIterator<Item = Instance>) -> Self {
+        self.lists_all_instances = true;
+        self.instances(instances)
     }
 
     /// Takes the frames with locals and operand stacks that `recorder` recorded at the trap.
@@ -470,15 +625,16 @@ impl<'w, T: 'static> Capture<'w, T> {
     /// Takes the inventory without a core dump: all instances if Wasmtime lists them, or the added ones.
     pub(super) fn reachable(&self, store: &mut StoreContextMut<'_, T>) -> Inventory {
         let mut instances = store.as_context_mut().debug_all_instances();
-        let all = !instances.is_empty();
-        if !all {
+        let listed = !instances.is_empty();
+        if !listed {
             for instance in &self.instances {
                 if !instances.contains(instance) {
                     instances.push(*instance);
                 }
             }
         }
-        let mut inventory = Inventory::of_instances(store, instances, all);
+        let mut inventory =
+            Inventory::of_instances(store, instances, listed || self.lists_all_instances);
         self.find_components(store, &mut inventory);
         inventory
     }
@@ -522,9 +678,10 @@ impl<'w, T: 'static> Capture<'w, T> {
         mut notes: Vec<Note>,
     ) -> Captured<'a> {
         let (hints, identities, thread) = (&self.hints, &self.identities, &self.thread);
-        let mut dump = describe(store, inventory, hints, identities, thread, frames, &mut notes);
+        let (mut dump, unidentified) =
+            describe(store, inventory, hints, identities, thread, frames, &mut notes);
         dump.name.clone_from(&self.name);
-        Captured { dump, notes }
+        Captured { dump, notes, unidentified }
     }
 }
 

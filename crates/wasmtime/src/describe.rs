@@ -4,20 +4,22 @@ use std::collections::HashMap;
 
 use wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
 
-use super::identity::Identities;
+use super::identity::{Identities, Unidentified};
 use super::inventory::{AnyMemory, ImportHints, Inventory, instance_indices};
 use super::note::Note;
 use super::shared::SharedHandle;
 use super::wasm_frame::WasmFrame;
 use corestream::{
     CoreDump, Frame, Global, GlobalIndex, GlobalValue, Instance, InstanceIndex, Memory,
-    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, RefType, Thread, UnixTime,
+    MemoryImage, MemoryIndex, MemoryType, Module, ModuleIndex, ModuleKey, RefType, Thread,
+    UnixTime,
 };
 
 /// The code offset that means "unknown" in a dump.
 const UNKNOWN_OFFSET: u32 = 0;
 
-/// Describes a guest, except for its name. The dump borrows the memories of `store`.
+/// Describes a guest, except for its name, and returns the modules without identity. The dump borrows the memories of
+/// `store`.
 pub(super) fn describe<'a, C: AsContextMut>(
     store: &'a mut C,
     mut inventory: Inventory,
@@ -26,7 +28,7 @@ pub(super) fn describe<'a, C: AsContextMut>(
     thread: &str,
     frames: Vec<WasmFrame>,
     notes: &mut Vec<Note>,
-) -> CoreDump<'a> {
+) -> (CoreDump<'a>, Unidentified) {
     let mut dump = CoreDump::new("");
     dump.captured_at = UnixTime::now();
     for frame in &frames {
@@ -44,10 +46,11 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for module in &inventory.modules {
         dump.add_module(module.name().map_or_else(Module::anonymous, Module::new));
     }
-    identities.place(&inventory.modules, &inventory.components, &mut dump);
+    let unidentified = identities.place(&inventory.modules, &inventory.components, &mut dump);
     let frames = model_frames(&mut inventory, &dump, frames, notes);
     // After the frames, which find their instances by the modules of the store.
     inventory.components.name_modules(&inventory.instances, &mut dump, notes);
+    set_keys(store, &inventory, &mut dump);
     dump.add_thread(Thread::new(thread).with_frames(frames));
     // Reading the values of globals needs the store mutably, so it comes before the memories, which borrow the store.
     for item in &inventory.globals {
@@ -62,7 +65,25 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for item in &inventory.memories {
         dump.add_memory(memory(store, item));
     }
-    dump
+    (dump, unidentified)
+}
+
+/// Sets the key of each module, by which a merge recognizes it in the dump of another store.
+fn set_keys(store: &impl AsContext, inventory: &Inventory, dump: &mut CoreDump<'_>) {
+    // The index is unique within the process, not only within the engine.
+    let key = |module: &wasmtime::Module| {
+        ModuleKey::new::<wasmtime::Module>(module.debug_index_in_engine())
+    };
+    for (described, module) in dump.modules.iter_mut().zip(&inventory.modules) {
+        described.key = Some(key(module));
+    }
+    // The core instances of a component have modules of their own in the dump.
+    for (described, instance) in dump.instances.iter().zip(&inventory.instances) {
+        let module = described.module.and_then(|index| dump.modules.get_mut(index.0 as usize));
+        if let Some(module) = module {
+            module.key = Some(key(instance.module(store)));
+        }
+    }
 }
 
 fn model_frames(

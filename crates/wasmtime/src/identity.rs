@@ -1,6 +1,6 @@
 //! The identities of modules, from their bytes. Wasmtime does not keep the bytes after compilation.
 
-use corestream::{CoreDump, ModuleIdentity};
+use corestream::{CoreDump, MergedIndices, ModuleIdentity};
 use sha2::{Digest, Sha256};
 use wasmparser::{BinaryReader, Parser, Payload};
 use wasmtime::Module;
@@ -18,13 +18,13 @@ impl Identities {
     }
 
     /// Sets the identities of a dump's modules, and adds a note that lists the modules without one. `modules` are the
-    /// modules of the dump, in its order. Skips the modules of `components`.
+    /// modules of the dump, in its order. Skips the modules of `components`. Returns the modules without identity.
     pub(super) fn place(
         &self,
         modules: &[Module],
         components: &ComponentInstances,
         dump: &mut CoreDump<'_>,
-    ) {
+    ) -> Unidentified {
         let mut unknown = Vec::new();
         for (i, (module, described)) in modules.iter().zip(&mut dump.modules).enumerate() {
             let known = self.0.iter().rev().find(|(known, _)| Module::same(known, module));
@@ -34,12 +34,57 @@ impl Identities {
                 None => unknown.push(i),
             }
         }
-        let which = match unknown[..] {
-            [] => return,
+        let unidentified = Unidentified(unknown);
+        dump.notes.extend(unidentified.note());
+        unidentified
+    }
+}
+
+/// The positions of a dump's modules whose identity is not recorded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unidentified(Vec<usize>);
+
+impl Unidentified {
+    /// Returns the note of a dump that says so.
+    fn note(&self) -> Option<String> {
+        let which = match self.0[..] {
+            [] => return None,
             [module] => format!("module {module}"),
-            [..] => format!("{} modules", unknown.len()),
+            [..] => format!("{} modules", self.0.len()),
         };
-        dump.notes.push(format!("no identity was recorded for {which}"));
+        Some(format!("no identity was recorded for {which}"))
+    }
+
+    /// Merges `other` into `dump`, with one note on the modules of both.
+    ///
+    /// # Errors
+    /// Returns the errors of [`CoreDump::merge`]. `dump` is then as before.
+    pub(super) fn merge<'a>(
+        &mut self,
+        dump: &mut CoreDump<'a>,
+        theirs: Self,
+        mut other: CoreDump<'a>,
+    ) -> Result<MergedIndices, corestream::Error> {
+        // The notes have indices and counts, which the merge changes.
+        let (note, their_note) = (self.note(), theirs.note());
+        let had_note = other
+            .notes
+            .iter()
+            .chain(&dump.notes)
+            .any(|other| [&note, &their_note].into_iter().flatten().any(|note| note == other));
+        other.notes.retain(|note| Some(note) != their_note.as_ref());
+        let merged = dump.merge(other)?;
+        dump.notes.retain(|other| Some(other) != note.as_ref());
+        let theirs = theirs.0.into_iter().filter_map(|module| merged.modules.get(module));
+        self.0.extend(theirs.map(|module| module.0 as usize));
+        self.0.sort_unstable();
+        self.0.dedup();
+        // The other dump may have the identity of a module of this one.
+        self.0.retain(|module| {
+            dump.modules.get(*module).is_some_and(|module| !module.identity.is_known())
+        });
+        dump.notes.extend(self.note().filter(|_| had_note));
+        Ok(merged)
     }
 }
 

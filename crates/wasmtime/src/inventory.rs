@@ -284,9 +284,13 @@ impl Inventory {
             _ => false,
         };
         let space = index_space::resolve(slots, exported, all, is, fits);
-        for (index, item) in (0..=u32::MAX).zip(&space) {
+        // The imported memories come first.
+        let is_memory = |import: &ImportType<'_>| matches!(import.ty(), ExternType::Memory(_));
+        let imports = module.imports().filter(is_memory).count();
+        for ((index, item), position) in (0..=u32::MAX).zip(&space).zip(0..) {
             if item.is_none() {
-                notes.push(Note::Memory { instance: at, index });
+                let imported = position < imports;
+                notes.push(Note::Memory { instance: at, index, imported });
             }
         }
         space

@@ -39,7 +39,7 @@
 //!
 //! Otherwise it is unknown: `None` in the model, `u32::MAX` in the dump, and a [`Note`] in the result. The library
 //! never guesses. The instance of a frame is also unknown if its module has several instances, or may have: without a
-//! trap and without guest debugging, Wasmtime does not list instances.
+//! trap and without guest debugging, Wasmtime does not list instances. [`Capture::all_instances`] lists them.
 //!
 //! # Module identities
 //! Wasmtime does not keep the bytes of a module. Pass them to [`Capture::module_bytes`] to record which build of the guest
@@ -50,6 +50,25 @@
 //! A store lists the core instances of a component, but not where in the component they come from. Pass the component
 //! and its bytes to [`Capture::component`]. The core instances then have names such as `outer/inner:module`, their
 //! modules have identities, and their imports are known.
+//!
+//! # Several stores and threads
+//! A store holds the instances of one thread. A process with several threads has several stores, often with instances of
+//! the same module over the same [`SharedMemory`](wasmtime::SharedMemory). [`Captured::merge`] puts them into one dump,
+//! with a thread for each store and the shared memory once. Capture each store
+//! - after its call has returned, if it trapped or the host stopped it: the threads send their stores to one that
+//!   captures and merges all of them;
+//! - in a host function or the callback of an epoch deadline, if its guest is to continue: [`Captured::copy`] makes a
+//!   dump that borrows nothing, which is sent to the thread that merges all of them;
+//! - between two calls. [`Preparation::freeze`](corestream::snapshot::Preparation::freeze) also takes a merged dump, so
+//!   that all stores are frozen at one moment.
+//!
+//! Tell each capture where the shared memory is: with [`Capture::define`] or [`Capture::linker`] if the instance imports
+//! it. A shared memory that the instance defines is known if it is exported, or with guest debugging.
+//!
+//! An epoch stops the threads that run. [`SharedMemory::atomic_notify`](wasmtime::SharedMemory::atomic_notify) wakes
+//! those that wait. A thread that does not stop, because it is in a host call, is listed by
+//! [`CoreDump::add_missing_thread`](corestream::CoreDump::add_missing_thread). Its own memories are not in the dump,
+//! because its store cannot be read while it runs.
 //!
 //! # The offset of a trap
 //! Without guest debugging, Wasmtime's compiler merges a branch with a trap right after it and reports the offset of

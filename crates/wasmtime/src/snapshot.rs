@@ -80,7 +80,7 @@ impl<T: 'static> Capture<'_, T> {
         store: &mut impl AsContextMut<Data = T>,
         prepared: Preparation,
     ) -> Result<Frozen> {
-        let Captured { dump, notes } = self.live(store);
+        let Captured { dump, notes, .. } = self.live(store);
         Ok(Frozen { snapshot: prepared.freeze(dump)?, notes })
     }
 }

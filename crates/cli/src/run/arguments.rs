@@ -99,7 +99,7 @@ pub struct Run {
     #[arg(long, value_name = "WHAT", default_value = "fail", requires = "snapshots")]
     pub(super) at_copy_limit: AtCopyLimit,
 
-    /// After a trap of a core module, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
+    /// After a trap, open the dump in LLDB as `debug --lldb` does, and exit with its exit code; implies --locals
     #[arg(long)]
     pub(super) debug: bool,
 

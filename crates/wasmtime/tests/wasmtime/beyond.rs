@@ -190,7 +190,7 @@ fn dumps_shared_memories() {
     let (plain, last) = (Some(MemoryIndex(0)), Some(MemoryIndex(1)));
     let (first, second) = (Some(MemoryIndex(2)), Some(MemoryIndex(3)));
     assert_eq!(captured.dump.instances[0].memories, [None, plain, first, last]);
-    let unknown = |index| Note::Memory { instance: InstanceIndex(0), index };
+    let unknown = |index| Note::Memory { instance: InstanceIndex(0), index, imported: true };
     assert_eq!(captured.notes, [unknown(0)]);
 
     let capture = Capture::new("guest").define("host", "shared", host);

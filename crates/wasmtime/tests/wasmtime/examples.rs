@@ -17,6 +17,8 @@ mod dump_to_socket;
 mod live_dump;
 #[path = "../../examples/snapshot.rs"]
 mod snapshot;
+#[path = "../../examples/thread_pool.rs"]
+mod thread_pool;
 
 /// Checks a dump of `orders.wat`.
 fn check_orders(decoded: &Decoded<'_>) {
@@ -69,4 +71,18 @@ fn dumps_a_running_guest() {
     snapshot::snapshot(&path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(decode(&bytes).contents(0, 65_536)[8..12], 50_i32.to_le_bytes());
+}
+
+/// The program checks its dump. It has all threads, so no note says that one is missing.
+#[test]
+fn dumps_a_thread_pool() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pool.core");
+    thread_pool::thread_pool(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let decoded = decode(&bytes);
+    assert_eq!(decoded.modules, ["worker"]);
+    assert_eq!((decoded.threads.len(), decoded.memories.len()), (4, 5));
+    assert!(decoded.threads.iter().all(|(_, frames)| !frames.is_empty()));
+    assert_eq!(corestream::CoreDumpFile::from_slice(&bytes).unwrap().notes().count(), 0);
 }

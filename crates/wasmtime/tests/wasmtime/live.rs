@@ -62,7 +62,7 @@ fn dumps_the_named_instances_from_a_host_function() {
         // The second memory is not exported, so it cannot be reached. The module may have other instances, so the
         // frames cannot be assigned.
         let frames = Note::FrameInstances { module: ModuleIndex(0), frames: 2 };
-        assert_eq!(captured.notes, [Note::Memory { instance, index: 1 }, frames]);
+        assert_eq!(captured.notes, [Note::Memory { instance, index: 1, imported: false }, frames]);
         let bytes = captured.to_vec().unwrap();
         caller.data_mut().dumps.push(bytes);
     });

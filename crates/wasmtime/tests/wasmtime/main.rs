@@ -16,4 +16,5 @@ mod identity;
 mod live;
 mod side_by_side;
 mod snapshot;
+mod stores;
 mod traps;

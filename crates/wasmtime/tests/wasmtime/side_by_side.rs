@@ -223,7 +223,7 @@ fn leaves_ambiguous_imports_unknown() {
                 frame.into(),
             ],
             vec![
-                Note::Memory { instance: user, index: 0 },
+                Note::Memory { instance: user, index: 0, imported: true },
                 Note::Globals { instance: user, count: 1 },
                 Note::FrameInstances { module: ModuleIndex(0), frames: 1 },
             ]

@@ -1,0 +1,25 @@
+import sys
+import time
+
+from wit_world import exports
+
+
+def work(depth):
+    if depth > 0:
+        return work(depth - 1)
+    if sys.argv[1] == "loop":
+        while True:
+            pass
+    if sys.argv[1] == "sleep":
+        time.sleep(1000)
+    raise RuntimeError("failed")
+
+
+class Run(exports.Run):
+    def run(self) -> None:
+        print("python", sys.argv[1], flush=True)
+        if sys.argv[1] == "return":
+            return
+        if sys.argv[1] == "exit":
+            raise SystemExit(3)
+        work(20)
