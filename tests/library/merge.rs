@@ -2,15 +2,14 @@
 #![allow(unsafe_code, reason = "implements a handle of memory that several descriptions share")]
 
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 
 use crate::common;
 use common::{DecodedFrame, decode};
 use corestream::*;
 
 /// A memory that several descriptions share, of which each handle sees a prefix, as if it had grown.
-#[derive(Clone)]
-struct Handle(Arc<Vec<UnsafeCell<u8>>>, usize);
+#[derive(Clone, Copy)]
+struct Handle(&'static [UnsafeCell<u8>], usize);
 
 // SAFETY: nothing writes to the bytes.
 unsafe impl Send for Handle {}
@@ -25,12 +24,12 @@ unsafe impl SharedBytes for Handle {
 
 impl Handle {
     fn new(byte: u8, pages: usize) -> Self {
-        let bytes = (0..pages * 65_536).map(|_| UnsafeCell::new(byte)).collect();
-        Self(Arc::new(bytes), pages * 65_536)
+        let bytes: Vec<_> = (0..pages * 65_536).map(|_| UnsafeCell::new(byte)).collect();
+        Self(bytes.leak(), pages * 65_536)
     }
 
     fn memory(&self, pages: usize) -> Memory<'static> {
-        let handle = Self(self.0.clone(), pages * 65_536);
+        let handle = Self(self.0, pages * 65_536);
         Memory::new(shared_type(pages as u64), MemoryImage::from_shared(handle))
     }
 }

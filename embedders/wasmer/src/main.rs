@@ -3,7 +3,7 @@
 //!
 //! wasmer tells
 //! - the frames, by `RuntimeError::trace`: the index of the function, and the offset of the instruction in the module,
-//!   from which `wasm::Module::code_offset` makes the code offset of a dump;
+//!   from which `wasm::Exposed::code_offset` makes the code offset of a dump;
 //! - the contents and the types of exported memories and globals. The others are hidden, so the host adds exports for
 //!   all of them before it compiles the guest (`wasm::expose`). That changes no index and no code;
 //! - the name of the module.
@@ -15,7 +15,7 @@
 //! - the words `wasm trap: ` before a trap;
 //! - the offset of a trap that its compiler Singlepass checks out of line, such as a wrong type of an indirect call. It
 //!   reports the end of the function, where nothing can trap, so the offset is unknown in the dump. The list of guests
-//!   says which one that is. Offsets of calling frames, of memory accesses and of `unreachable` are right;
+//!   says which one that is. Offsets of calling frames and of memory accesses are right.
 
 mod compare;
 mod in_wasmer;

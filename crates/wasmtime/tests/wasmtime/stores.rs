@@ -451,7 +451,7 @@ fn live_workers_contribute_their_frames_and_go_on() {
     assert_eq!(names(&decoded), ["host", "epoch"]);
     assert_eq!((decoded.modules.len(), decoded.memories.len()), (1, 3));
     for (thread, (function, value)) in (0_u32..).zip([(1, 11), (2, 12)]) {
-        let frames: Vec<_> = decoded.threads[thread]
+        let frames: Vec<_> = decoded.threads[thread as usize]
             .1
             .iter()
             .map(|frame| (frame.instance, frame.function))
