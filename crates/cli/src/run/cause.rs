@@ -110,6 +110,13 @@ pub fn note(note: &Note) -> String {
                 if *frames == 1 { "it" } else { "them" }
             )
         }
+        Note::Memory { instance, index, .. } => {
+            format!("memory {index} of instance {instance} is unknown; --locals finds it")
+        }
+        Note::Globals { instance, count } => {
+            let (s, are, them) = if *count == 1 { ("", "is", "it") } else { ("s", "are", "them") };
+            format!("{count} global{s} of instance {instance} {are} unknown; --locals finds {them}")
+        }
         other => other.to_string(),
     }
 }
