@@ -60,6 +60,14 @@ const RUN: &[Example] = &[
         &["corestream run guest.wasm --snapshot-on USR1 -o '%n.%c.core'"],
     ),
     example(
+        "Call a function of a component, and keep the compiled code for the next time:",
+        &["corestream run composed.wat --cache --invoke 'check(\"\")'"],
+    ),
+    example(
+        "Run a guest of another host, whose own functions trap when they are called:",
+        &["corestream run guest.wasm --stub-imports"],
+    ),
+    example(
         "Run a guest, and debug it in LLDB if it traps:",
         &["corestream run --debug guest.wasm -o crash.core"],
     ),

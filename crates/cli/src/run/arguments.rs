@@ -20,7 +20,7 @@ use crate::progress::ProgressMode;
 /// Run a guest with WASI, and dump it if it traps or exceeds the time limit
 ///
 /// The guest is a core module with WASI preview 1, or a component with WASI 0.2. It inherits the standard streams. It has
-/// only the environment variables and directories given by `--env` and `--dir`, and no network. The tool exits with the
+/// only the environment variables and directories given by `--env` and `--dir`, and a network only with `--network`. The tool exits with the
 /// guest's exit code. Imports, exports and the arguments of `--invoke` are checked before the guest is compiled; the
 /// arguments for a component, before it starts.
 #[derive(Args)]
@@ -60,6 +60,10 @@ pub struct Run {
     #[arg(long = "dir", value_name = "HOST[::GUEST]",
           value_parser = OsStringValueParser::new().try_map(Directory::parse))]
     pub(super) dirs: Vec<Directory>,
+
+    /// Let the guest, a component, use the network of the host: TCP, UDP, and the lookup of names
+    #[arg(long)]
+    pub(super) network: bool,
 
     /// Write a dump to this file, with %p, %t, %n and %% as in `dump`; the default is the guest's file name with .core,
     /// or with .PID.core if that exists

@@ -143,6 +143,9 @@ pub fn wasi(run: &Run) -> Result<WasiCtxBuilder, Failure> {
         .map_err(|error| Failure::new(format!("cannot use standard input: {error}")))?;
     wasi.inherit_stdin().stdout(Standard::Output).stderr(Standard::Error);
     wasi.arg(run.name()).args(&run.args);
+    if run.network {
+        wasi.inherit_network().allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
+    }
     for variable in &run.env {
         wasi.env(&variable.name, &variable.value);
     }

@@ -43,6 +43,12 @@ impl ModuleGuest {
         let failed = |error: Error| {
             Failure::new(format!("{}: {}", run.guest.display(), cause::plain(&error)))
         };
+        if run.network {
+            let path = run.guest.display();
+            return Err(Failure::new(format!(
+                "{path}: is a core module; WASI preview 1 has no network, so leave --network out"
+            )));
+        }
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
         let engine = Engine::new(&guest::config(run, memories.as_ref())?).map_err(failed)?;
         let mut linker = Linker::new(&engine);

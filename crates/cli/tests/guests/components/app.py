@@ -1,3 +1,4 @@
+import socket
 import sys
 import time
 
@@ -22,4 +23,8 @@ class Run(exports.Run):
             return
         if sys.argv[1] == "exit":
             raise SystemExit(3)
+        if sys.argv[1] == "connect":
+            with socket.create_connection(("127.0.0.1", int(sys.argv[2])), timeout=10) as peer:
+                print(peer.recv(100).decode())
+            return
         work(20)

@@ -608,9 +608,18 @@ fn runs_without_network() {
         (core instance $m (instantiate $m (with "" (instance (export "create" (func $create))))))
         (func (export "run") (result u32) (canon lift (core func $m "run"))))"#;
     let directory = directory("guest.wat", text);
-    let output = run(directory.path(), &["guest.wat", "--invoke", "run()"]);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    assert_eq!(stdout(&output), "0\n");
+    for more in [&[][..], &["--network"]] {
+        let args = [&["guest.wat", "--invoke", "run()"], more].concat();
+        let output = run(directory.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "0\n");
+    }
+    fs::write(directory.path().join("core.wat"), "(module (func (export \"_start\")))").unwrap();
+    let message = refused(directory.path(), &["core.wat", "--network"]);
+    assert!(
+        message.starts_with("core.wat: is a core module; WASI preview 1 has no network"),
+        "{message}"
+    );
 }
 
 /// `inspect` shows the names of the core instances.
