@@ -47,10 +47,10 @@ impl<'a> CoreDump<'a> {
     ///
     /// The instances, globals and threads of `other` follow those of this description, in their order. So do its modules
     /// and memories, except for those that are already there:
-    /// - A memory is there if the images of both borrow the same bytes ([`MemoryImage::from_shared`] with the same
+    /// - Two memories are the same if the images of both borrow the same bytes ([`MemoryImage::from_shared`] with the same
     ///   address, [`MemoryImage::from_slice`] with the same address and length). The larger size counts, because a
     ///   shared memory may have grown between two captures. A range that either description excludes is excluded.
-    /// - A module is there if both have the same name and the same [`key`](Module::key) or SHA-256. If only one of them
+    /// - Two modules are the same if they have the same name and the same [`key`](Module::key) or SHA-256. If only one of them
     ///   has an identity, the result has it.
     ///
     /// Different items stay apart. When in doubt, the same item is there twice: an empty memory, or a module without key
@@ -138,8 +138,8 @@ impl<'a> CoreDump<'a> {
     ///
     /// [`merge`](Self::merge) has an example.
     pub fn add_missing_thread(&mut self, name: impl Into<String>, why: &str) {
-        let (thread, name) = (self.threads.len(), name.into());
-        self.notes.push(format!("thread {thread} ({name}) was not captured: {why}"));
+        let name = name.into();
+        self.notes.push(format!("thread `{name}` was not captured: {why}"));
         self.add_thread(Thread::new(name));
     }
 
@@ -151,10 +151,9 @@ impl<'a> CoreDump<'a> {
             (None | Some(""), trap) => self.trap = trap,
             (Some(_), None) => {}
             (Some(_), Some(trap)) => {
-                let first = self.threads.len();
                 let of = threads.first().map_or_else(
                     || "another part of the process".to_string(),
-                    |thread| format!("thread {first} ({})", thread.name),
+                    |thread| format!("thread `{}`", thread.name),
                 );
                 self.notes.push(format!("{of} stopped by: {trap}"));
             }

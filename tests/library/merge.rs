@@ -237,7 +237,7 @@ fn the_first_trap_and_time_stay_and_other_traps_become_notes() {
     dump.merge(with("four", Some(""), 3, &[])).unwrap();
     assert_eq!(dump.trap.as_deref(), Some("unreachable"));
     assert_eq!(dump.captured_at, UnixTime::from_nanoseconds(1));
-    assert_eq!(dump.notes, ["a", "b", "thread 1 (two) stopped by: interrupt", "c"]);
+    assert_eq!(dump.notes, ["a", "b", "thread `two` stopped by: interrupt", "c"]);
 
     for none in [None, Some("")] {
         let mut dump = with("one", none, u64::MAX, &[]);
@@ -260,7 +260,7 @@ fn a_missing_thread_has_a_note_and_no_frames() {
     assert_eq!(threads, [("one", 1), ("two", 0), ("three", 1)]);
     let read = CoreDumpFile::from_slice(&bytes).unwrap();
     let notes: Vec<_> = read.notes().map(Result::unwrap).collect();
-    assert_eq!(notes, ["thread 1 (two) was not captured: it is in a host call"]);
+    assert_eq!(notes, ["thread `two` was not captured: it is in a host call"]);
 }
 
 #[test]

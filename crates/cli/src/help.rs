@@ -64,7 +64,7 @@ const RUN: &[Example] = &[
         &["corestream run composed.wat --cache --invoke 'check(\"\")'"],
     ),
     example(
-        "Run a guest of another host, whose own functions trap when they are called:",
+        "Run a guest that needs another host; calls of that host's functions trap:",
         &["corestream run guest.wasm --stub-imports"],
     ),
     example(

@@ -25,7 +25,7 @@ use wasmtime::component::Component;
 use wasmtime::{Extern, Instance, Module, StoreContextMut};
 
 use self::layout::{Layout, StaticModule};
-use crate::inventory::instance_indices;
+use crate::index_space::instance_indices;
 use crate::note::Note;
 
 /// The maximum number of component instances in the name of an adapter.

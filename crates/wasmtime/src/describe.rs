@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use wasmtime::{AsContext, AsContextMut, GlobalType, HeapType, Mutability, Val, ValType};
 
 use super::identity::{Identities, Unidentified};
-use super::inventory::{AnyMemory, ImportHints, Inventory, instance_indices};
+use super::index_space::instance_indices;
+use super::inventory::{AnyMemory, ImportHints, Inventory};
 use super::note::Note;
 use super::shared::SharedHandle;
 use super::wasm_frame::WasmFrame;
@@ -46,7 +47,8 @@ pub(super) fn describe<'a, C: AsContextMut>(
     for module in &inventory.modules {
         dump.add_module(module.name().map_or_else(Module::anonymous, Module::new));
     }
-    let unidentified = identities.place(&inventory.modules, &inventory.components, &mut dump);
+    let of_component = |module: &wasmtime::Module| inventory.components.has_module(module);
+    let unidentified = identities.place(&inventory.modules, of_component, &mut dump);
     let frames = model_frames(&mut inventory, &dump, frames, notes);
     // After the frames, which find their instances by the modules of the store.
     inventory.components.name_modules(&inventory.instances, &mut dump, notes);

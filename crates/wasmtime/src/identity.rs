@@ -5,8 +5,6 @@ use sha2::{Digest, Sha256};
 use wasmparser::{BinaryReader, Parser, Payload};
 use wasmtime::Module;
 
-use super::component::ComponentInstances;
-
 /// The identities of the modules whose bytes the embedder passed.
 #[derive(Default)]
 pub(super) struct Identities(Vec<(Module, ModuleIdentity)>);
@@ -18,11 +16,11 @@ impl Identities {
     }
 
     /// Sets the identities of a dump's modules, and adds a note that lists the modules without one. `modules` are the
-    /// modules of the dump, in its order. Skips the modules of `components`. Returns the modules without identity.
+    /// modules of the dump, in its order. Skips the modules that are known otherwise. Returns the modules without identity.
     pub(super) fn place(
         &self,
         modules: &[Module],
-        components: &ComponentInstances,
+        is_known: impl Fn(&Module) -> bool,
         dump: &mut CoreDump<'_>,
     ) -> Unidentified {
         let mut unknown = Vec::new();
@@ -30,7 +28,7 @@ impl Identities {
             let known = self.0.iter().rev().find(|(known, _)| Module::same(known, module));
             match known {
                 Some((_, identity)) => described.identity = identity.clone(),
-                None if components.has_module(module) => {}
+                None if is_known(module) => {}
                 None => unknown.push(i),
             }
         }

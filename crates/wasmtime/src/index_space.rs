@@ -3,6 +3,13 @@
 //! Wasmtime exposes the definitions and exports of an instance, but not its imports. This module deduces the imports,
 //! for memories and globals alike, where there is exactly one possible answer.
 
+use corestream::InstanceIndex;
+
+/// Returns the indices of instances in order. A store has at most 2^32 instances.
+pub(super) fn instance_indices() -> impl Iterator<Item = InstanceIndex> {
+    (0..=u32::MAX).map(InstanceIndex)
+}
+
 /// The knowledge about an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Slot<Ty> {

@@ -22,7 +22,7 @@ use wasmtime::{
 };
 
 use super::component::ComponentInstances;
-use super::index_space::{self, Slot};
+use super::index_space::{self, Slot, instance_indices};
 use super::note::Note;
 
 /// A memory of a store: an ordinary or a shared one.
@@ -83,11 +83,6 @@ pub(super) struct Spaces {
 struct Exports {
     memories: Vec<(u32, MemoryType)>,
     globals: Vec<(u32, GlobalType)>,
-}
-
-/// Returns the indices of instances in order. A store has at most 2^32 instances.
-pub(super) fn instance_indices() -> impl Iterator<Item = InstanceIndex> {
-    (0..=u32::MAX).map(InstanceIndex)
 }
 
 /// Appends an item to a list and returns its index, or `None` if the index does not fit in 32 bits. Planning rejects

@@ -162,7 +162,8 @@ impl fmt::Display for Note {
                 write!(f, "the item for import {module:?} {name:?} does not match its type")
             }
             Self::Component => f.write_str(
-                "the core instances of a component do not fit its bytes, so they have no paths",
+                "the core instances of a component do not match its bytes, so they have no paths; pass the bytes \
+                 that were compiled",
             ),
             Self::NoInstances => {
                 f.write_str("no instances are known; add them with Capture::instances, or enable Config::guest_debug")

@@ -20,9 +20,9 @@ use crate::progress::ProgressMode;
 /// Run a guest with WASI, and dump it if it traps or exceeds the time limit
 ///
 /// The guest is a core module with WASI preview 1, or a component with WASI 0.2. It inherits the standard streams. It has
-/// only the environment variables and directories given by `--env` and `--dir`, and a network only with `--network`. The tool exits with the
-/// guest's exit code. Imports, exports and the arguments of `--invoke` are checked before the guest is compiled; the
-/// arguments for a component, before it starts.
+/// only the environment variables and directories given by `--env` and `--dir`. `--network` adds the network. The tool
+/// exits with the guest's exit code. Imports and exports are checked before the guest is compiled. So are the arguments of
+/// `--invoke`; those for a component are checked before it starts.
 #[derive(Args)]
 #[command(group(ArgGroup::new("snapshots").multiple(true)))]
 pub struct Run {
@@ -30,7 +30,7 @@ pub struct Run {
     #[arg(value_name = "GUEST")]
     pub(super) guest: PathBuf,
 
-    /// Call this function instead of `_start`. ARGS are the values of its parameters: integers and floats as in the
+    /// Call this function instead of `_start` or `wasi:cli/run`. ARGS are the values of its parameters: integers and floats as in the
     /// text format (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null. For a component, write the call
     /// with values in WAVE, such as 'add(1, 2)', 'docs:adder/add@0.1.0#add(1, 2)' or 'greet("you")'
     #[arg(long, value_name = "FUNC")]
@@ -61,7 +61,7 @@ pub struct Run {
           value_parser = OsStringValueParser::new().try_map(Directory::parse))]
     pub(super) dirs: Vec<Directory>,
 
-    /// Let the guest, a component, use the network of the host: TCP, UDP, and the lookup of names
+    /// Let a component use the host's network: TCP, UDP and name lookup
     #[arg(long)]
     pub(super) network: bool,
 
@@ -85,7 +85,8 @@ pub struct Run {
     /// Dump the running guest when the tool receives one of these signals, such as USR1; the guest goes on
     ///
     /// The guest stands still for about a millisecond, and the dump is its state at that moment. It is written while the
-    /// guest runs. Signals that the tool or the engine uses are refused. A component runs as slowly as with `--locals`.
+    /// guest runs. Signals that the tool or the engine uses are refused. A component then runs as slowly as with
+    /// `--locals`.
     #[arg(long, value_name = "SIGNAL", value_delimiter = ',', group = "snapshots")]
     pub(super) snapshot_on: Vec<SignalName>,
 
@@ -107,7 +108,7 @@ pub struct Run {
     #[arg(long)]
     pub(super) debug: bool,
 
-    /// Replace the functions that the guest imports and WASI does not provide by stubs, which trap when they are called
+    /// Replace imported functions that WASI does not provide with stubs that trap when called
     #[arg(long)]
     pub(super) stub_imports: bool,
 

@@ -41,7 +41,7 @@ pub fn check_imports<T: 'static>(wasm: &[u8], linker: &Linker<T>) -> Result<(), 
     };
     // An error in this part is reported when the whole component is compiled.
     let Ok(component) = Component::from_binary(linker.engine(), part) else { return Ok(()) };
-    linker.instantiate_pre(&component).map(|_| ()).map_err(|error| import_cause(&error))
+    linker.instantiate_pre(&component).map(|_| ()).map_err(|error| import_cause(&error, false))
 }
 
 /// Returns the part of a component up to its last import, or `None` if it imports nothing or cannot be read.
@@ -70,18 +70,23 @@ fn top_level(wasm: &[u8]) -> impl Iterator<Item = Option<Payload<'_>>> {
     })
 }
 
-/// Formats the message for an import that the linker does not provide.
-pub fn import_cause(error: &Error) -> String {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let import = causes.first().and_then(|first| {
-        let end = ", but a matching implementation was not found in the linker";
-        first.strip_prefix("component imports ")?.strip_suffix(end)
-    });
-    let Some(import) = import else { return cause::plain(error) };
-    let details = causes.get(1..).unwrap_or_default().join(": ");
+/// Returns the kind and the name of the import that the linker does not provide, if that is the error.
+pub fn unknown_import(error: &Error) -> Option<(String, String)> {
+    let message = error.chain().next()?.to_string();
+    let end = "`, but a matching implementation was not found in the linker";
+    let import = message.strip_prefix("component imports ")?.strip_suffix(end)?;
+    let (kind, name) = import.split_once(" `")?;
+    Some((kind.into(), name.into()))
+}
+
+/// Formats the message for an import that the linker does not provide, even with `stubs`.
+pub fn import_cause(error: &Error, stubs: bool) -> String {
+    let Some((kind, name)) = unknown_import(error) else { return cause::plain(error) };
+    let name = shown(&name);
+    let way_out = if stubs { "" } else { ", or use --stub-imports" };
     format!(
-        "imports the {import}, which `run` does not provide ({details}); `run` provides WASI 0.2 only: compose \
-         the component with one that exports the import, or use --stub-imports"
+        "unknown import `{name}` ({kind}): `run` provides WASI 0.2 only; compose the component with one that exports \
+         it{way_out}"
     )
 }
 
@@ -106,12 +111,13 @@ pub fn check_run(wasm: &[u8]) -> Result<(), String> {
             }
         }
     }
-    let way_out = if names.is_empty() {
-        ", and no other function".into()
-    } else {
-        format!("; choose a function with --invoke 'FUNC(ARGS)': {}", list(&names))
-    };
-    Err(format!("does not export wasi:cli/run of WASI 0.2{way_out}"))
+    if names.is_empty() {
+        return Err("exports neither wasi:cli/run of WASI 0.2 nor any other function".into());
+    }
+    Err(format!(
+        "does not export wasi:cli/run of WASI 0.2; choose a function with --invoke 'FUNC(ARGS)': {}",
+        list(&names)
+    ))
 }
 
 /// A function that a component exports, in an interface or on its own.
@@ -181,12 +187,10 @@ pub fn resolve(component: &Component, invoke: &str) -> Result<FunctionCall, Stri
         [exported] => exported,
         [] => {
             let names: Vec<_> = all.iter().map(Exported::full_name).collect();
-            let others = if names.is_empty() {
-                " and no other function".into()
-            } else {
-                format!(", only {}", list(&names))
-            };
-            return Err(format!("exports no function {}{others}", shown(name)));
+            if names.is_empty() {
+                return Err("exports no functions".into());
+            }
+            return Err(format!("exports no function {}, only {}", shown(name), list(&names)));
         }
         [..] => {
             let names: Vec<_> = found.iter().map(|exported| exported.full_name()).collect();
@@ -210,7 +214,7 @@ pub fn resolve(component: &Component, invoke: &str) -> Result<FunctionCall, Stri
                 .map_err(|error| wrong(format!("the arguments are wrong: {error}")))?
         }
         None if types.is_empty() => Vec::new(),
-        None => return Err(wrong("--invoke has none; write 'FUNC(ARGS)'".into())),
+        None => return Err(wrong("--invoke has no arguments; write 'FUNC(ARGS)'".into())),
     };
     let interface = exported.interface.as_deref();
     let instance = interface.and_then(|interface| component.get_export_index(None, interface));

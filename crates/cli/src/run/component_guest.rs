@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use corestream::CoreDump;
-use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, module_identity};
-use wasmparser::{Parser, Payload};
+use corestream_symbols::{Component as CoreModules, SymbolFile};
+use corestream_wasmtime::{Capture, Captured, FrameRecorder, HostMemories, Note, module_identity};
 use wasmtime::component::{Component, InstancePre, Linker, Val};
 use wasmtime::{Engine, Error, Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -14,11 +13,11 @@ use super::arguments::Run;
 use super::check::Source;
 use super::component_call::{self, FunctionCall};
 use super::component_state::{self, ComponentState};
-use super::guest::{self, Outcome, Stopped};
+use super::host::{self, Outcome, Stopped, module_of_frame};
 use super::overflow::StackPointer;
 use super::snapshot::{Exchange, SnapshotPoint};
 use super::time_limit::TimeLimit;
-use super::{cause, unreachable};
+use super::{cause, stub, unreachable};
 use crate::report::Failure;
 
 /// A loaded component, which may have been started.
@@ -46,7 +45,7 @@ impl ComponentGuest {
         let at = |why: String| Failure::new(format!("{}: {why}", run.guest.display()));
         let failed = |error: Error| at(cause::plain(&error));
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
-        let mut config = guest::config(run, memories.as_ref())?;
+        let mut config = host::config(run, memories.as_ref())?;
         // Only guest debugging lists the core instances of a component that has not trapped.
         config.guest_debug(run.locals || run.has_snapshots());
         let engine = Engine::new(&config).map_err(failed)?;
@@ -71,10 +70,12 @@ impl ComponentGuest {
             at(format!("invalid component: {}{way_out}", cause::plain(&error)))
         })?;
         if run.stub_imports {
-            linker.define_unknown_imports_as_traps(&component).map_err(failed)?;
+            stub::add_to_component_linker(&mut linker, &component)
+                .map_err(|error| at(component_call::import_cause(&error, true)))?;
         }
         let linked = linker.instantiate_pre(&component);
-        let linked = linked.map_err(|error| at(component_call::import_cause(&error)))?;
+        let linked =
+            linked.map_err(|error| at(component_call::import_cause(&error, run.stub_imports)))?;
         let call = match &run.invoke {
             None => Call::Command(CommandPre::new(linked).map_err(failed)?),
             Some(invoke) => {
@@ -84,7 +85,7 @@ impl ComponentGuest {
         };
         let exchange = memories.as_ref().map(|_| Arc::new(Exchange::new(engine.clone())));
         let point = exchange.map(SnapshotPoint::new);
-        let state = ComponentState::new(guest::wasi(run)?.build(), point);
+        let state = ComponentState::new(host::wasi(run)?.build(), point);
         let mut store = Store::new(&engine, state);
         let recorder = FrameRecorder::new();
         if run.locals {
@@ -95,9 +96,9 @@ impl ComponentGuest {
 
     /// Instantiates the guest and calls its function.
     pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
-        let runtime = guest::runtime()?;
+        let runtime = host::runtime()?;
         if self.memories.is_some() {
-            guest::freeze_at_epochs(&mut self.store);
+            host::freeze_at_epochs(&mut self.store);
         }
         let clock = TimeLimit::start(run, &mut self.store)?;
         let outcome = runtime.block_on(self.call(run));
@@ -165,7 +166,7 @@ impl ComponentGuest {
         let (mut place, mut stack) = (None, None);
         if let Ok(captured) = &mut captured
             && let Some(trap) = error.downcast_ref::<Trap>()
-            && let Some(module) = youngest_module(&self.wasm, &captured.dump)
+            && let Some(module) = youngest_module(&self.wasm, captured)
         {
             if *trap == Trap::UnreachableCodeReached {
                 place = correct_place(module, captured, error);
@@ -177,8 +178,17 @@ impl ComponentGuest {
 }
 
 /// Returns the bytes of the core module of the youngest frame. An adapter has none.
-fn youngest_module<'w>(wasm: &'w [u8], dump: &CoreDump<'_>) -> Option<&'w [u8]> {
-    core_module(wasm, module_of_frame(dump, 0)?.identity.sha256?)
+fn youngest_module<'w>(wasm: &'w [u8], captured: &Captured<'_>) -> Option<&'w [u8]> {
+    let dump = &captured.dump;
+    let module = module_of_frame(dump, 0).or_else(|| {
+        // A frame whose instance is unknown is one of a module that a note names.
+        let mut unknown = captured.notes.iter().filter_map(|note| match note {
+            Note::FrameInstances { module, .. } => dump.modules.get(module.0 as usize),
+            _ => None,
+        });
+        unknown.next().filter(|_| unknown.next().is_none())
+    });
+    core_module(wasm, module?.identity.sha256?)
 }
 
 /// Corrects the offset of the youngest frame, which is at an `unreachable`. Returns the true offset, if the engine
@@ -194,19 +204,9 @@ fn correct_place(module: &[u8], captured: &mut Captured<'_>, error: &Error) -> O
     Some(frame.offset)
 }
 
-/// Returns the module of a frame of the first thread, if its instance is known.
-pub fn module_of_frame<'d>(dump: &'d CoreDump<'_>, frame: usize) -> Option<&'d corestream::Module> {
-    let instance = dump.threads.first()?.frames.get(frame)?.instance?;
-    let module = dump.instances.get(instance.0 as usize)?.module?;
-    dump.modules.get(module.0 as usize)
-}
-
 /// Returns the core module in a component that has this SHA-256.
 fn core_module(wasm: &[u8], sha256: [u8; 32]) -> Option<&[u8]> {
-    Parser::new(0).parse_all(wasm).map_while(Result::ok).find_map(|payload| {
-        let Payload::ModuleSection { unchecked_range, .. } = payload else { return None };
-        let start = usize::try_from(unchecked_range.start).ok()?;
-        let module = wasm.get(start..usize::try_from(unchecked_range.end).ok()?)?;
-        (module_identity(module).sha256 == Some(sha256)).then_some(module)
-    })
+    let component = CoreModules::read(&SymbolFile::new("", wasm))?;
+    let modules = component.modules().iter().map(SymbolFile::bytes);
+    modules.into_iter().find(|module| module_identity(module).sha256 == Some(sha256))
 }

@@ -11,7 +11,7 @@ use wasmtime_wasi::{I32Exit, p1};
 use super::arguments::Run;
 use super::check::{Call, Source};
 use super::expose::{self, Changes, Exposed};
-use super::guest::{self, Outcome, Stopped};
+use super::host::{self, Outcome, Stopped};
 use super::host_state::HostState;
 use super::overflow::StackPointer;
 use super::snapshot::{Exchange, SnapshotPoint};
@@ -50,7 +50,7 @@ impl ModuleGuest {
             )));
         }
         let memories = run.has_snapshots().then(HostMemories::new).map(Arc::new);
-        let engine = Engine::new(&guest::config(run, memories.as_ref())?).map_err(failed)?;
+        let engine = Engine::new(&host::config(run, memories.as_ref())?).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, HostState::wasi).map_err(failed)?;
         // Wasmtime's own `proc_exit` treats codes over 125 as errors.
@@ -62,7 +62,7 @@ impl ModuleGuest {
         linker.func_wrap("wasi_snapshot_preview1", "proc_exit", exit).map_err(failed)?;
         let exchange = memories.as_ref().map(|_| Arc::new(Exchange::new(engine.clone())));
         let point = exchange.map(SnapshotPoint::new);
-        let mut store = Store::new(&engine, HostState::new(guest::wasi(run)?.build_p1(), point));
+        let mut store = Store::new(&engine, HostState::new(host::wasi(run)?.build_p1(), point));
         let recorder = FrameRecorder::new();
         if run.locals {
             store.set_debug_handler(recorder.clone());
@@ -102,9 +102,9 @@ impl ModuleGuest {
 
     /// Instantiates the guest and calls its function.
     pub fn run(&mut self, run: &Run) -> Result<Outcome, Failure> {
-        let runtime = guest::runtime()?;
+        let runtime = host::runtime()?;
         if self.memories.is_some() {
-            guest::freeze_at_epochs(&mut self.store);
+            host::freeze_at_epochs(&mut self.store);
         }
         let clock = TimeLimit::start(run, &mut self.store)?;
         // Every host call that can be pending ends at the limit.

@@ -16,7 +16,6 @@
 #![allow(unsafe_code)]
 
 mod exchange;
-mod point;
 mod requests;
 mod signals;
 
@@ -40,8 +39,7 @@ use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::report::{self, Failure};
 use crate::signals::Interrupt;
 
-pub use self::exchange::Exchange;
-pub use self::point::{GuestState, SnapshotPoint};
+pub use self::exchange::{Exchange, GuestState, SnapshotPoint};
 pub use self::requests::Requests;
 pub use self::signals::SignalName;
 

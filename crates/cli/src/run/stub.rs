@@ -1,8 +1,18 @@
-//! Stubs for the functions that a core module imports and WASI does not provide (`--stub-imports`).
+//! Stubs for the functions that a guest imports and WASI does not provide (`--stub-imports`).
 
-use wasmtime::{Caller, Error, ExternType, Linker, Module, Val};
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{self, Component, LinkerInstance, ResourceType};
+use wasmtime::{Caller, Error, ExternType, Linker, Module, Result, Val};
 
 use super::check::shown;
+use super::component_call::unknown_import;
+
+/// The host's type for resources that only stubs know.
+struct Unknown;
+
+fn called(name: &str) -> Error {
+    Error::msg(format!("called the import `{}`, a stub", shown(name)))
+}
 
 /// Defines a function that traps for each unknown function that the module imports. The linker allows shadowing
 /// afterwards.
@@ -11,12 +21,74 @@ pub fn add_to_linker<T: 'static>(linker: &mut Linker<T>, module: &Module) {
     for import in module.imports() {
         let ExternType::Func(ty) = import.ty() else { continue };
         let (from, name) = (import.module(), import.name());
-        let message = format!("called the import `{}::{}`, a stub", shown(from), shown(name));
+        let full = format!("{}::{}", shown(from), shown(name));
         // Fails if the function is defined, by WASI or for an earlier import.
         let _ =
             linker.func_new(from, name, ty, move |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| {
-                Err(Error::msg(message.clone()))
+                Err(called(&full))
             });
     }
     linker.allow_shadowing(true);
+}
+
+/// Defines functions that trap for the imports of a component that the linker does not provide. An interface that it
+/// provides in part, such as one of another version of WASI, is replaced as a whole.
+///
+/// # Errors
+/// Returns an error if an import cannot be replaced by functions, such as a core module.
+pub fn add_to_component_linker<T: Send + 'static>(
+    linker: &mut component::Linker<T>,
+    component: &Component,
+) -> Result<()> {
+    linker.allow_shadowing(true);
+    let (engine, ty) = (component.engine(), component.component_type());
+    let mut stubbed: Vec<String> = Vec::new();
+    // The linker compares imports by type and by version, and reports the first that it does not provide.
+    while let Err(error) = linker.instantiate_pre(component).map(|_| ()) {
+        let import = unknown_import(&error).map(|(_, name)| name);
+        let Some(name) = import.filter(|name| !stubbed.contains(name)) else { return Err(error) };
+        let Some((_, item)) = ty.imports(engine).find(|(other, _)| *other == name) else {
+            return Err(error);
+        };
+        match item.ty {
+            ComponentItem::ComponentFunc(function) => {
+                add_function(&mut linker.root(), &name, &function, name.clone())?;
+            }
+            ComponentItem::ComponentInstance(instance) => {
+                let mut stubs = linker.instance(&name)?;
+                for (export, item) in instance.exports(engine) {
+                    match item.ty {
+                        ComponentItem::ComponentFunc(function) => {
+                            let full = format!("{name}#{export}");
+                            add_function(&mut stubs, export, &function, full)?;
+                        }
+                        ComponentItem::Resource(_) => {
+                            stubs
+                                .resource(export, ResourceType::host::<Unknown>(), |_, _| Ok(()))?;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => return Err(error),
+        }
+        stubbed.push(name);
+    }
+    Ok(())
+}
+
+fn add_function<T: Send + 'static>(
+    stubs: &mut LinkerInstance<'_, T>,
+    name: &str,
+    function: &ComponentFunc,
+    full: String,
+) -> Result<()> {
+    if function.async_() {
+        stubs.func_new_concurrent(name, move |_, _, _, _| {
+            let error = called(&full);
+            Box::pin(async move { Err(error) })
+        })
+    } else {
+        stubs.func_new(name, move |_, _, _, _| Err(called(&full)))
+    }
 }

@@ -78,6 +78,19 @@ pub(super) enum Step<'b> {
     Export(NamedItem<'b>),
 }
 
+impl Step<'_> {
+    /// Returns the number of items that the step adds or names.
+    pub(super) fn items(&self) -> usize {
+        let named = match self {
+            Self::CoreInstance(_, args) => args.len(),
+            Self::CoreExports(items) => items.len(),
+            Self::Instance(_, items) | Self::Exports(items) => items.len(),
+            _ => 0,
+        };
+        named.saturating_add(1)
+    }
+}
+
 /// A module or component whose sections are being read.
 enum Open {
     Module(usize),

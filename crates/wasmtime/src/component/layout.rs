@@ -15,7 +15,7 @@
 //!
 //! # The cost
 //! One pass over the component, and one step for each item of each component instance. Nested instances can multiply,
-//! so the numbers of scopes and of core instances have limits.
+//! so the numbers of scopes, of core instances and of items have limits.
 
 use std::collections::HashMap;
 
@@ -26,6 +26,8 @@ use crate::identity::module_identity;
 
 /// The maximum number of component instances.
 const MAX_SCOPES: usize = 100_000;
+/// The maximum number of items of all component instances, which bounds the memory. Each has less than 200 bytes.
+const MAX_ITEMS: usize = 1_000_000;
 /// The maximum number of core instances.
 const MAX_CORE_INSTANCES: usize = 100_000;
 /// The maximum number of characters of one part of a name.
@@ -105,7 +107,9 @@ struct Walk<'d, 'b> {
     scopes: Vec<Scope<'b>>,
     exports: Vec<HashMap<&'b str, Item>>,
     created: Vec<Created>,
-    /// The names so far, and how often each of them was wanted.
+    /// The number of items that may follow.
+    items_left: usize,
+    /// The names so far, and the last number of each.
     names: HashMap<String, usize>,
 }
 
@@ -119,6 +123,7 @@ impl Layout {
             scopes: Vec::new(),
             exports: Vec::new(),
             created: Vec::new(),
+            items_left: MAX_ITEMS,
             names: HashMap::new(),
         };
         walk.run()?;
@@ -156,6 +161,7 @@ impl<'b> Walk<'_, 'b> {
                 continue;
             };
             scope.next_step += 1;
+            self.items_left = self.items_left.checked_sub(step.items())?;
             if let Step::Instance(component, args) = step {
                 match self.instantiate(at, *component, args)? {
                     Some(scope) => open.push(scope),
@@ -300,21 +306,21 @@ impl<'b> Walk<'_, 'b> {
 
     /// Makes a name unique, by the name of the core instance or by a number.
     fn unique(&mut self, name: String, label: Option<String>) -> String {
-        let Some(count) = self.names.get_mut(&name) else {
+        let Some(count) = self.names.get(&name).copied() else {
             self.names.insert(name.clone(), 1);
             return name;
         };
-        *count = count.saturating_add(1);
-        let mut number = *count;
+        let mut number = count.saturating_add(1);
         let mut candidate = match label {
             Some(label) => format!("{name}({label})"),
             None => format!("{name}({number})"),
         };
-        // A component has few modules whose names look like these.
         while self.names.contains_key(&candidate) {
             candidate = format!("{name}({number})");
             number = number.saturating_add(1);
         }
+        // The next search goes on from here, so all searches together are linear.
+        self.names.insert(name, number);
         self.names.insert(candidate.clone(), 1);
         candidate
     }
@@ -434,6 +440,25 @@ mod tests {
                 format!("(component {text} (instance (instantiate 0)) (instance (instantiate 0)))");
         }
         assert!(Layout::read(&wat::parse_str(text).unwrap()).is_none());
+    }
+
+    /// Few bytes can have many items, because every instance of a component has all of them.
+    #[test]
+    fn too_many_items_have_no_layout() {
+        let component = |levels: u32| {
+            let aliases = "(alias core export 0 \"m\" (core memory))".repeat(900);
+            let mut text = format!(
+                "(component $c0 (core module (memory (export \"m\") 1)) (core instance (instantiate 0)) {aliases})"
+            );
+            for _ in 0..levels {
+                text = format!(
+                    "(component {text} (instance (instantiate 0)) (instance (instantiate 0)))"
+                );
+            }
+            Layout::read(&wat::parse_str(text).unwrap())
+        };
+        assert_eq!(component(9).unwrap().created.len(), 512);
+        assert!(component(12).is_none());
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn different_shared_memories_and_modules_stay_apart() {
     // The traps of others are in notes.
     assert_eq!(
         all.dump.notes,
-        ["thread 1 (main) stopped by: wasm trap: wasm `unreachable` instruction executed"]
+        ["thread `main` stopped by: wasm trap: wasm `unreachable` instruction executed"]
     );
 }
 
@@ -625,7 +625,7 @@ fn a_thread_that_could_not_be_captured_is_listed() {
     assert_eq!(
         notes,
         [
-            "thread 1 (worker 1) was not captured: it is blocked in a host call",
+            "thread `worker 1` was not captured: it is blocked in a host call",
             "no identity was recorded for module 0",
         ]
     );

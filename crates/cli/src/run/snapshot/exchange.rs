@@ -1,20 +1,38 @@
 //! The exchange between the snapshot thread and the guest's thread: an offer, and the frozen guest in return.
 
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use corestream::CoreDump;
 use corestream::snapshot::{self, Preparation};
-use corestream_wasmtime::{Captured, Note};
+use corestream_wasmtime::{Capture, Captured, Note};
 use wasmtime::{AsContextMut, Engine};
 
-use super::point::GuestState;
 use crate::report::Failure;
 use crate::run::shared;
 
 /// The interval at which the guest's thread is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The data of a store whose guest can be frozen.
+pub trait GuestState: Send + Sized + 'static {
+    /// Returns the exchange with the snapshot thread, if there can be snapshots.
+    fn snapshots(&self) -> Option<&SnapshotPoint<Self>>;
+}
+
+/// The data that the guest's thread needs to freeze the guest.
+pub struct SnapshotPoint<T: 'static> {
+    pub exchange: Arc<Exchange>,
+    /// How to capture the guest, once it is instantiated.
+    pub capture: Option<Arc<Capture<'static, T>>>,
+}
+
+impl<T> SnapshotPoint<T> {
+    pub fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange, capture: None }
+    }
+}
 
 /// A way to freeze the guest.
 pub enum Offer {

@@ -183,7 +183,7 @@ fn reports_usage_errors_in_one_line() {
         (
             vec!["component.wasm"],
             125,
-            "component.wasm: does not export wasi:cli/run of WASI 0.2, and no other function",
+            "component.wasm: exports neither wasi:cli/run of WASI 0.2 nor any other function",
         ),
         (
             vec!["import.wat"],

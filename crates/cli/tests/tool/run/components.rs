@@ -542,15 +542,14 @@ fn refuses_components_that_it_cannot_run() {
         assert_eq!(
             refusal("guest.wat", import(name)),
             format!(
-                "guest.wat: imports the instance `{name}`, which `run` does not provide (instance export `f` has \
-                 the wrong type: function implementation is missing); `run` provides WASI 0.2 only: compose the \
-                 component with one that exports the import, or use --stub-imports"
+                "guest.wat: unknown import `{name}` (instance): `run` provides WASI 0.2 only; compose the component \
+                 with one that exports it, or use --stub-imports"
             )
         );
     }
     assert_eq!(
         refusal("guest.wat", "(component)"),
-        "guest.wat: does not export wasi:cli/run of WASI 0.2, and no other function"
+        "guest.wat: exports neither wasi:cli/run of WASI 0.2 nor any other function"
     );
     assert_eq!(
         refusal("guest.wat", ECHO),
@@ -577,9 +576,9 @@ fn refuses_components_that_it_cannot_run() {
     assert!(message.starts_with("guest.wat:1:"), "{message}");
 }
 
-/// The guest may create a socket, but no address is allowed.
+/// The guest may create a socket. `.ci/components` checks that it can use an address only with `--network`.
 #[test]
-fn runs_without_network() {
+fn provides_sockets_and_refuses_a_network_to_core_modules() {
     let text = r#"(component
         (import "wasi:sockets/network@0.2.0" (instance $network
             (type $codes (enum "unknown" "access-denied" "not-supported" "invalid-argument" "out-of-memory"

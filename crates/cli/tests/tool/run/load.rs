@@ -17,15 +17,21 @@ const STUBS: &str = r#"(module
     (func (export "_start"))
     (func $caller (export "call") (drop (call $missing (i32.const 3)))))"#;
 
+/// Needs WASI 0.2.0 as well, which the linker provides in a later version.
 const COMPONENT_STUBS: &str = r#"(component
-    (import "docs:host/log@0.1.0" (instance $log (export "log" (func (param "n" u32)))))
+    (import "wasi:random/random@0.2.0" (instance $random (export "get-random-u64" (func (result u64)))))
+    (core func $random (canon lower (func $random "get-random-u64")))
+    (import "docs:host/log@0.1.0" (instance $log
+        (export "logger" (type $logger (sub resource)))
+        (export "log" (func (param "n" u32)))))
     (core func $log (canon lower (func $log "log")))
     (core module $main
         (import "host" "log" (func $log (param i32)))
-        (func (export "unused"))
+        (import "host" "random" (func $random (result i64)))
+        (func (export "unused") (drop (call $random)))
         (func $call (export "call") (call $log (i32.const 3))))
     (core instance $main (instantiate $main
-        (with "host" (instance (export "log" (func $log))))))
+        (with "host" (instance (export "log" (func $log)) (export "random" (func $random))))))
     (func (export "unused") (canon lift (core func $main "unused")))
     (func (export "call") (canon lift (core func $main "call"))))"#;
 
@@ -41,7 +47,7 @@ fn stubs_trap_when_they_are_called() {
             COMPONENT_STUBS,
             &["--invoke", "unused()"],
             "call()",
-            "unknown import: `docs:host/log@0.1.0#log` has not been defined",
+            "called the import `docs:host/log@0.1.0#log`, a stub",
             "call",
         ),
     ] {
@@ -83,10 +89,10 @@ fn stubs_replace_unknown_functions_only() {
     );
 }
 
-/// Runs a guest with the cache of a user whose home is `home`.
-fn run_cached(directory: &Path, home: &Path) -> Output {
-    let mut command = corestream(directory, ["run", "guest.wat", "--cache"]);
-    command.env_clear().env("HOME", home).output().unwrap()
+/// Runs a guest of a user whose home is `home`.
+fn run_at_home(directory: &Path, home: &Path, args: &[&str]) -> Output {
+    let mut command = corestream(directory, ["run", "guest.wat"]);
+    command.args(args).env_clear().env("HOME", home).output().unwrap()
 }
 
 /// Returns the paths of all files below a directory.
@@ -103,18 +109,21 @@ fn the_cache_keeps_compiled_guests() {
     for guest in ["(module (func (export \"_start\")))", super::components::EMPTY_COMMAND] {
         let directory = directory("guest.wat", guest);
         let home = tempfile::tempdir().unwrap();
-        succeeded(&run_cached(directory.path(), home.path()));
+        succeeded(&run_at_home(directory.path(), home.path(), &["--cache"]));
         let is_code = |path: &std::path::PathBuf| path.extension().is_none();
         let code: Vec<_> = files(home.path()).into_iter().filter(is_code).collect();
         let [cached] = &code[..] else { panic!("{code:?}") };
         // The second run reads the file: its content decides whether the guest runs.
         let modified = fs::metadata(cached).unwrap().modified().unwrap();
-        succeeded(&run_cached(directory.path(), home.path()));
+        succeeded(&run_at_home(directory.path(), home.path(), &["--cache"]));
         assert_eq!(fs::metadata(cached).unwrap().modified().unwrap(), modified);
-        // Another run without the option leaves the cache alone.
-        fs::write(directory.path().join("guest.wat"), guest.replace("_start", "_start ")).unwrap();
-        let _ = run(directory.path(), &["guest.wat"]);
+        // Another guest, run without the option, is not added.
+        let other = guest.replace("(func (export", "(memory 1) (func (export");
+        fs::write(directory.path().join("guest.wat"), other).unwrap();
+        succeeded(&run_at_home(directory.path(), home.path(), &[]));
         assert_eq!(files(home.path()).into_iter().filter(is_code).count(), 1);
+        succeeded(&run_at_home(directory.path(), home.path(), &["--cache"]));
+        assert_eq!(files(home.path()).into_iter().filter(is_code).count(), 2);
     }
 }
 
@@ -124,7 +133,7 @@ fn reports_an_unusable_cache() {
     let config = directory.path().join(".config/wasmtime");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "[cache]\ndirectory = 7\n").unwrap();
-    let output = run_cached(directory.path(), directory.path());
+    let output = run_at_home(directory.path(), directory.path(), &["--cache"]);
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(125), "{message}");
     assert!(message.starts_with("corestream: --cache: failed to parse config file"), "{message}");
