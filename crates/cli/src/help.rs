@@ -48,24 +48,16 @@ const DUMP: &[Example] = &[
 #[cfg(feature = "run")]
 const RUN: &[Example] = &[
     example(
-        "Run a guest with arguments; if it traps, write the dump guest.wasm.core:",
-        &["corestream run guest.wasm -- first second"],
-    ),
-    example(
-        "Run a guest for at most 10 seconds, and include locals and operand stacks in the dump:",
-        &["corestream run guest.wasm --locals --time-limit 10 -o crash.core"],
+        "Run a guest with arguments for at most 10 seconds, and include locals and operand stacks in its dump:",
+        &["corestream run guest.wasm --locals --time-limit 10 -o crash.core -- first second"],
     ),
     example(
         "Run a guest, and dump it at each SIGUSR1 while it runs on:",
         &["corestream run guest.wasm --snapshot-on USR1 -o '%n.%c.core'"],
     ),
     example(
-        "Call a function of a component, and keep the compiled code for the next time:",
-        &["corestream run composed.wat --cache --invoke 'check(\"\")'"],
-    ),
-    example(
-        "Run a guest that needs another host; calls of that host's functions trap:",
-        &["corestream run guest.wasm --stub-imports"],
+        "Call a function of a component, with stubs for unknown imports, and keep the compiled code:",
+        &["corestream run composed.wat --stub-imports --cache --invoke 'check(\"\")'"],
     ),
     example(
         "Run a guest, and debug it in LLDB if it traps:",

@@ -365,16 +365,16 @@ impl<'b> Target<'b> {
             let identity = self.dump.module_identity(index).unwrap_or_default();
             identity != ModuleIdentity::default()
         };
+        let one_has_identity = modules.keys().any(|of| has_identity(*of));
         for index in &counts.without_file {
             let name = self.dump.module(*index).unwrap_or_default();
             let line =
                 format!("module {index} ({name}) has no file, so its frames show addresses only");
-            // The engine makes adapters, so there is no file to pass.
-            let next = match !has_identity(*index) && modules.keys().any(|of| has_identity(*of)) {
-                true => "adapters of components have none".into(),
-                false => format!("pass --symbols {index}=FILE"),
-            };
-            add(format!("{line}; {next}"));
+            // The engine makes adapters, which have neither an identity nor a file.
+            let may_be_adapter = one_has_identity && !has_identity(*index);
+            let unless =
+                if may_be_adapter { ", unless it is an adapter of a component" } else { "" };
+            add(format!("{line}; pass --symbols {index}=FILE{unless}"));
         }
         for module in modules.values().filter(|module| module.has_location_lists) {
             let name = &module.path;

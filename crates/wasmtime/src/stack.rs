@@ -55,6 +55,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmparser::ValType;
 use wasmtime::{
@@ -96,7 +97,22 @@ pub(super) struct Stack {
 }
 
 /// Reads the current stack of `store`. Returns an empty stack without guest debugging, or if no wasm is running.
+///
+/// Wasmtime 48 panics at a frame of its own between two frames of the guest, such as that of a component's
+/// `resource.drop` that calls a destructor (`wasmtime/src/runtime/debug.rs`, `FrameData`). No public function tells that
+/// there is one. The stack then has the frames of the backtrace, without values.
 pub(super) fn of_stack<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) -> Stack {
+    // The walk only reads, so the store is the same after a panic.
+    let walked = catch_unwind(AssertUnwindSafe(|| walk(store, moment)));
+    walked.unwrap_or_else(|_| {
+        let backtrace = WasmBacktrace::force_capture(&*store);
+        let frames = of_backtrace(backtrace.frames());
+        let complete = frames_on_stack(&backtrace) == Some(frames.len());
+        Stack { frames, complete }
+    })
+}
+
+fn walk<T>(store: &mut StoreContextMut<'_, T>, moment: Moment) -> Stack {
     // This lists the activations and does not visit any frame.
     let activations = store.debug_exit_frames().size_hint().1;
     if activations == Some(0) {

@@ -183,16 +183,18 @@ pub fn resolve(component: &Component, invoke: &str) -> Result<FunctionCall, Stri
         (Some(_), None) => false,
     };
     let found: Vec<&Exported> = all.iter().filter(matching).collect();
-    let exported = match found[..] {
-        [exported] => exported,
-        [] => {
+    // Nothing else names a function outside of interfaces.
+    let own = found.iter().find(|exported| exported.interface.is_none());
+    let exported = match (&found[..], own) {
+        ([exported], _) | (_, Some(exported)) => *exported,
+        ([], None) => {
             let names: Vec<_> = all.iter().map(Exported::full_name).collect();
             if names.is_empty() {
                 return Err("exports no functions".into());
             }
             return Err(format!("exports no function {}, only {}", shown(name), list(&names)));
         }
-        [..] => {
+        (_, None) => {
             let names: Vec<_> = found.iter().map(|exported| exported.full_name()).collect();
             return Err(format!(
                 "exports several functions {}; choose one: {}",
@@ -227,16 +229,31 @@ pub fn resolve(component: &Component, invoke: &str) -> Result<FunctionCall, Stri
 pub fn render(results: &[Val]) -> String {
     match results {
         [] => String::new(),
+        results if results.iter().any(has_no_text) => {
+            "a result that WAVE does not have, such as a resource\n".into()
+        }
         [result] => format!("{}\n", text(&DisplayValue(result))),
         results => format!("{}\n", text(&DisplayFuncResults(results))),
     }
 }
 
-/// Formats a value or a type. Resources have no text form.
+/// Returns whether WAVE has no form for a value or a part of it.
+fn has_no_text(value: &Val) -> bool {
+    match value {
+        Val::Resource(_) | Val::Future(_) | Val::Stream(_) | Val::ErrorContext(_) => true,
+        Val::List(values) | Val::Tuple(values) => values.iter().any(has_no_text),
+        Val::Record(fields) => fields.iter().any(|(_, value)| has_no_text(value)),
+        Val::Variant(_, value) | Val::Option(value) => value.as_deref().is_some_and(has_no_text),
+        Val::Result(Ok(value) | Err(value)) => value.as_deref().is_some_and(has_no_text),
+        _ => false,
+    }
+}
+
+/// Formats a value or a type. WAVE has no form for some types, such as resources.
 fn text(item: &impl std::fmt::Display) -> String {
     let mut text = String::new();
     match write!(text, "{item}") {
-        Ok(()) => text,
-        Err(_) => "a resource".into(),
+        Ok(()) => text.replace("<<UNSUPPORTED>>", "a type that WAVE does not have"),
+        Err(_) => "a type that WAVE does not have".into(),
     }
 }

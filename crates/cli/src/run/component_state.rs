@@ -35,7 +35,7 @@ use super::host_call::{Pending, wait};
 use super::snapshot::{GuestState, SnapshotPoint};
 
 /// The version of WASI that `wasmtime-wasi` 48 provides, for guests of any version 0.2.
-const VERSION: &str = "0.2.12";
+pub const VERSION: &str = "0.2.12";
 
 /// The data of the store.
 pub struct ComponentState {

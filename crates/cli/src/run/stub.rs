@@ -6,6 +6,7 @@ use wasmtime::{Caller, Error, ExternType, Linker, Module, Result, Val};
 
 use super::check::shown;
 use super::component_call::unknown_import;
+use super::component_state::VERSION;
 
 /// The host's type for resources that only stubs know.
 struct Unknown;
@@ -31,18 +32,18 @@ pub fn add_to_linker<T: 'static>(linker: &mut Linker<T>, module: &Module) {
     linker.allow_shadowing(true);
 }
 
-/// Defines functions that trap for the imports of a component that the linker does not provide. An interface that it
-/// provides in part, such as one of another version of WASI, is replaced as a whole.
+/// Defines functions that trap for the functions that a component imports and the linker does not provide. The linker
+/// allows shadowing afterwards.
 ///
 /// # Errors
-/// Returns an error if an import cannot be replaced by functions, such as a core module.
+/// Returns an error if an import cannot be replaced by functions, or has another type than in WASI.
 pub fn add_to_component_linker<T: Send + 'static>(
     linker: &mut component::Linker<T>,
     component: &Component,
 ) -> Result<()> {
-    linker.allow_shadowing(true);
     let (engine, ty) = (component.engine(), component.component_type());
     let mut stubbed: Vec<String> = Vec::new();
+    linker.allow_shadowing(false);
     // The linker compares imports by type and by version, and reports the first that it does not provide.
     while let Err(error) = linker.instantiate_pre(component).map(|_| ()) {
         let import = unknown_import(&error).map(|(_, name)| name);
@@ -52,29 +53,39 @@ pub fn add_to_component_linker<T: Send + 'static>(
         };
         match item.ty {
             ComponentItem::ComponentFunc(function) => {
-                add_function(&mut linker.root(), &name, &function, name.clone())?;
+                let _ = add_function(&mut linker.root(), &name, &function, name.clone());
             }
             ComponentItem::ComponentInstance(instance) => {
-                let mut stubs = linker.instance(&name)?;
+                let mut stubs = linker.instance(&provided_name(&name))?;
                 for (export, item) in instance.exports(engine) {
-                    match item.ty {
+                    // Fails if WASI provides the item.
+                    let _ = match item.ty {
                         ComponentItem::ComponentFunc(function) => {
                             let full = format!("{name}#{export}");
-                            add_function(&mut stubs, export, &function, full)?;
+                            add_function(&mut stubs, export, &function, full)
                         }
                         ComponentItem::Resource(_) => {
-                            stubs
-                                .resource(export, ResourceType::host::<Unknown>(), |_, _| Ok(()))?;
+                            stubs.resource(export, ResourceType::host::<Unknown>(), |_, _| Ok(()))
                         }
-                        _ => {}
-                    }
+                        _ => Ok(()),
+                    };
                 }
             }
             _ => return Err(error),
         }
         stubbed.push(name);
     }
+    linker.allow_shadowing(true);
     Ok(())
+}
+
+/// Returns the name under which the linker has an interface, if it has it: WASI of any version 0.2 has the version that
+/// the tool provides.
+fn provided_name(name: &str) -> String {
+    match name.split_once("@0.2.") {
+        Some((interface, _)) if interface.starts_with("wasi:") => format!("{interface}@{VERSION}"),
+        _ => name.into(),
+    }
 }
 
 fn add_function<T: Send + 'static>(

@@ -215,6 +215,9 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         for (part, of) in open.iter().filter(|(part, _)| !used.contains(part)) {
             for kind in &with_frames {
                 let modules = kinds.kinds.get(*kind).map_or(&[][..], Vec::as_slice);
+                // Looking at a module costs as much as a frame, also if the module has been matched.
+                let Some(left) = frames_left.checked_sub(modules.len()) else { return Ok(found) };
+                frames_left = left;
                 let is_open = |i: &usize| is_free(*i, of) && !found.contains_key(i);
                 if !modules.iter().any(is_open) {
                     continue;

@@ -310,15 +310,15 @@ impl<'b> Walk<'_, 'b> {
             self.names.insert(name.clone(), 1);
             return name;
         };
-        let mut number = count.saturating_add(1);
-        let mut candidate = match label {
-            Some(label) => format!("{name}({label})"),
-            None => format!("{name}({number})"),
-        };
-        while self.names.contains_key(&candidate) {
-            candidate = format!("{name}({number})");
+        let mut number = count;
+        let mut candidate = label.map(|label| format!("{name}({label})"));
+        let candidate = loop {
+            if let Some(free) = candidate.take().filter(|name| !self.names.contains_key(name)) {
+                break free;
+            }
             number = number.saturating_add(1);
-        }
+            candidate = Some(format!("{name}({number})"));
+        };
         // The next search goes on from here, so all searches together are linear.
         self.names.insert(name, number);
         self.names.insert(candidate.clone(), 1);

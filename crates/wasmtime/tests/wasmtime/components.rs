@@ -211,12 +211,12 @@ fn tells_instances_of_one_module_apart() {
         "c:stop",
         "c:m",
         "c:m(b)",
-        "c:m(3)",
+        "c:m(2)",
         "c:go",
         "second:stop",
         "second:m",
         "second:m(b)",
-        "second:m(3)",
+        "second:m(2)",
         "second:go",
     ];
     let mut trapped = Trapped::new(text, true, 1);
@@ -374,4 +374,40 @@ fn notes_bytes_that_do_not_fit() {
     let other = composed("", "unreachable").replace("\"realloc\"", "\"other\"");
     trapped.wasm = wat::parse_str(other).unwrap();
     assert!(trapped.capture().notes.contains(&Note::Component));
+}
+
+/// The destructor of a resource, called by another component. Wasmtime has a frame of its own between the two.
+#[test]
+fn destructors_have_frames_with_guest_debugging() {
+    let text = r#"(component
+        (component $provider
+            (core module $dtor (func (export "dtor") (param i32) unreachable))
+            (core instance $dtor (instantiate $dtor))
+            (type $r' (resource (rep i32) (dtor (core func $dtor "dtor"))))
+            (export $r "r" (type $r'))
+            (core func $new (canon resource.new $r'))
+            (core module $make (import "" "new" (func $new (param i32) (result i32)))
+                (func (export "make") (result i32) (call $new (i32.const 5))))
+            (core instance $make (instantiate $make (with "" (instance (export "new" (func $new))))))
+            (func (export "make") (result (own $r)) (canon lift (core func $make "make"))))
+        (instance $provider (instantiate $provider))
+        (component $user
+            (import "r" (type $r (sub resource)))
+            (import "make" (func $make (result (own $r))))
+            (core func $make (canon lower (func $make)))
+            (core func $drop (canon resource.drop $r))
+            (core module $main
+                (import "" "make" (func $make (result i32))) (import "" "drop" (func $drop (param i32)))
+                (func (export "run") (call $drop (call $make))))
+            (core instance $main (instantiate $main
+                (with "" (instance (export "make" (func $make)) (export "drop" (func $drop))))))
+            (func (export "run") (canon lift (core func $main "run"))))
+        (instance $user (instantiate $user
+            (with "r" (type $provider "r")) (with "make" (func $provider "make"))))
+        (export "run" (func $user "run")))"#;
+    for debug in [false, true] {
+        let mut trapped = Trapped::new(text, debug, 1);
+        let captured = trapped.capture();
+        assert_eq!(frame_names(&captured), ["provider:dtor", "user:main"], "{debug}");
+    }
 }

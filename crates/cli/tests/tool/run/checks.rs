@@ -162,7 +162,7 @@ fn wat(text: &str) -> Vec<u8> {
 
 #[test]
 fn names_the_contents_of_a_file_that_is_not_a_module() {
-    let component = "does not export wasi:cli/run of WASI 0.2, and no other function";
+    let component = "exports neither wasi:cli/run of WASI 0.2 nor any other function";
     for (guest, expected) in [
         (&b"\0asm\x0d\0\x01\0"[..], component),
         (b"(component)", component),

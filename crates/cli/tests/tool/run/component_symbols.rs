@@ -432,8 +432,10 @@ fn lldb_shows_the_modules_of_a_composed_component() {
     for name in ["one:code", "one:code(second)", "two:code"] {
         assert!(output.contains(&format!("/two.wat/{name}")), "{output}");
     }
-    let warning = "(adapter(two, outer)) has no file, so its frames show addresses only; adapters of components have none\n";
+    let warning =
+        "(adapter(two, outer)) has no file, so its frames show addresses only; pass --symbols ";
     assert!(output.contains(warning), "{output}");
+    assert!(output.contains("=FILE, unless it is an adapter of a component\n"), "{output}");
 }
 
 #[test]

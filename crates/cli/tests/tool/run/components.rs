@@ -509,8 +509,10 @@ fn refuses_wrong_calls_of_functions() {
             "none()",
             "exports no function none, only add, docs:math/add@1.0.0#add, docs:math/add@1.0.0#sum, text, numbers, nothing, option",
         ),
-        ("add(1, 2)", "exports several functions add; choose one: add, docs:math/add@1.0.0#add"),
-        ("sum", "function sum: takes (a: u32, b: u32), but --invoke has none; write 'FUNC(ARGS)'"),
+        (
+            "sum",
+            "function sum: takes (a: u32, b: u32), but --invoke has no arguments; write 'FUNC(ARGS)'",
+        ),
     ] {
         assert_eq!(refused(invoke), format!("echo.wat: {expected}"));
     }
@@ -574,6 +576,28 @@ fn refuses_components_that_it_cannot_run() {
     let message =
         refusal("guest.wat", "(component (core module (func (i32.const 1))) (export \"f\"))");
     assert!(message.starts_with("guest.wat:1:"), "{message}");
+}
+
+/// WAVE has no resources. A function outside of interfaces is called by its own name.
+#[test]
+fn calls_functions_with_resources() {
+    let text = r#"(component
+        (type $r' (resource (rep i32)))
+        (export $r "r" (type $r'))
+        (core func $new (canon resource.new $r'))
+        (core module $m (import "" "new" (func $new (param i32) (result i32)))
+            (func (export "make") (result i32) (call $new (i32.const 5)))
+            (func (export "take") (param i32)))
+        (core instance $m (instantiate $m (with "" (instance (export "new" (func $new))))))
+        (func (export "make") (result (own $r)) (canon lift (core func $m "make")))
+        (func (export "take") (param "r" (borrow $r)) (canon lift (core func $m "take"))))"#;
+    let directory = directory("guest.wat", text);
+    let output = run(directory.path(), &["guest.wat", "--invoke", "make()"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "a result that WAVE does not have, such as a resource\n");
+    let message = refused(directory.path(), &["guest.wat", "--invoke", "take(1)"]);
+    let expected = "guest.wat: function take: takes (r: a type that WAVE does not have), but";
+    assert!(message.starts_with(expected), "{message}");
 }
 
 /// The guest may create a socket. `.ci/components` checks that it can use an address only with `--network`.

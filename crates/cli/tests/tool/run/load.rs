@@ -70,6 +70,31 @@ fn stubs_trap_when_they_are_called() {
     }
 }
 
+/// The other functions of an interface stay those of WASI.
+#[test]
+fn stubs_replace_single_functions_of_an_interface() {
+    let guest = |ty: &str| {
+        format!(
+            r#"(component
+            (import "wasi:random/random@0.2.0" (instance $random
+                (export "get-random-u64" (func (result {ty}))) (export "get-magic" (func (result u64)))))
+            (core func $random (canon lower (func $random "get-random-u64")))
+            (core module $main (import "" "f" (func $f (result i64))) (func (export "f") (drop (call $f))))
+            (core instance $main (instantiate $main (with "" (instance (export "f" (func $random))))))
+            (func (export "f") (canon lift (core func $main "f"))))"#
+        )
+    };
+    let directory = directory("guest.wat", guest("u64"));
+    let args = ["guest.wat", "--stub-imports", "--invoke", "f()"];
+    succeeded(&run(directory.path(), &args));
+    fs::write(directory.path().join("guest.wat"), guest("s64")).unwrap();
+    let message = refused(directory.path(), &args);
+    assert!(
+        message.starts_with("guest.wat: unknown import `wasi:random/random@0.2.0`"),
+        "{message}"
+    );
+}
+
 /// A stub has to be a function, and WASI's own functions keep their types.
 #[test]
 fn stubs_replace_unknown_functions_only() {
