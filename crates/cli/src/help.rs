@@ -48,7 +48,7 @@ const DUMP: &[Example] = &[
 #[cfg(feature = "run")]
 const RUN: &[Example] = &[
     example(
-        "Run a guest with arguments for at most 10 seconds, and include locals and operand stacks in its dump:",
+        "Run a guest with arguments for at most 10 seconds, and dump it with locals:",
         &["corestream run guest.wasm --locals --time-limit 10 -o crash.core -- first second"],
     ),
     example(
