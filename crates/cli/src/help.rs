@@ -49,7 +49,7 @@ const DUMP: &[Example] = &[
 const RUN: &[Example] = &[
     example(
         "Run a guest with arguments for at most 10 seconds, and dump it with locals:",
-        &["corestream run guest.wasm --locals --time-limit 10 -o crash.core -- first second"],
+        &["corestream run guest.wasm --locals --time-limit 10 -- first second"],
     ),
     example(
         "Run a guest, and dump it at each SIGUSR1 while it runs on:",
