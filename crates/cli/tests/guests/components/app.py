@@ -1,3 +1,4 @@
+import encodings.idna  # getaddrinfo needs it at run time
 import socket
 import sys
 import time
