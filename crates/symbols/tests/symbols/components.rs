@@ -270,8 +270,28 @@ fn many_core_modules_and_many_modules_cost_little() {
     let mut listed: Vec<Listed<'_>> =
         listed.map(|(name, bytes)| (&name[..], Some(&bytes[..]), &[(0, 1)][..])).collect();
     listed[7].1 = Some(&modules[3]);
-    let dump = dump(&listed);
+    let dump = self::dump(&listed);
     let dump = CoreDumpFile::from_slice(&dump).unwrap();
     let matches = match_modules(&[SymbolFile::new("c.wasm", &wasm)], &dump).unwrap();
     assert_eq!((matches.len(), matches[0].module), (1, ModuleIndex(7)));
+
+    // Modules of one kind, which have a core module or a file. They must not use up the limit: the last module is that of
+    // the only core module with this offset.
+    let other = core_module("other", &[2], &[]);
+    let files = [SymbolFile::new("c.wasm", &wasm), SymbolFile::new("other.wasm", &other)];
+    for (bytes, count) in [(&modules[3], 1), (&other, 2)] {
+        let mut listed: Vec<Listed<'_>> = vec![("#0", Some(bytes), &[(0, 1)]); 20_000];
+        listed.push(("#1", Some(b"stripped"), &[(1, 5000)]));
+        let dump = self::dump(&listed);
+        let dump = CoreDumpFile::from_slice(&dump).unwrap();
+        let matches = match_modules(&files[..count], &dump).unwrap();
+        assert_eq!((matches.len(), matches[20_000].code), (20_001, Some(0)));
+    }
+    // Too many frames of one kind for a comparison with each core module.
+    let mut listed: Vec<Listed<'_>> = vec![("#0", Some(b"other"), &[(0, 1)]); 20_000];
+    listed.push(("#1", Some(&modules[3]), &[]));
+    let dump = self::dump(&listed);
+    let dump = CoreDumpFile::from_slice(&dump).unwrap();
+    let matches = match_modules(&files[..1], &dump).unwrap();
+    assert_eq!((matches.len(), matches[0].module), (1, ModuleIndex(20_000)));
 }
