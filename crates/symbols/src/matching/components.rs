@@ -11,6 +11,11 @@
 //! fit this core module and no other, and it fits no other kind. A core module that belongs nowhere is not used. A
 //! component of which no core module is used is an error.
 //!
+//! In a dump, the name of a core module in a nested component follows the path of the component instance, as in
+//! `outer/inner:module`. The last part of such a name decides too, but only if the frames fit: the path is not compared,
+//! so the name can be that of a core module of another component. Names are chosen by the component. Therefore a name
+//! decides only if no other core module and no other kind has it.
+//!
 //! Calls between component instances pass through adapters, which the engine makes. If a dump has identities, modules
 //! without one are adapters or have nothing to do with components, and no core module is compared with them.
 //!
@@ -21,6 +26,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 
 use corestream::{ModuleIdentity, ModuleIndex};
 
@@ -31,6 +37,18 @@ use crate::symbol_file::{Cause, Error, SymbolFile, dump_error, mismatch};
 
 /// The work of a comparison with the frames of a module, whatever their number, as a number of frames.
 const FRAMES_PER_MODULE: usize = 16;
+
+/// The maximum number of `:` in the last part of a name, and the one before it. Tools make core modules with names such as
+/// `wit-component:adapter:wasi_snapshot_preview1`.
+const MAX_COLONS: usize = 4;
+
+/// The names of modules of the dump that are compared with the name of a core module.
+#[derive(Clone, Copy)]
+enum Names {
+    Whole,
+    /// Also the last part of a name with the path of a component instance.
+    WithLastParts,
+}
 
 /// The files of each module.
 type FilesOfModule = BTreeMap<usize, Vec<usize>>;
@@ -155,9 +173,17 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         let fits = |part: &&(usize, &Module<'_>)| {
             has_frames && self.fits(part.1, &frames, &mut budget.borrow_mut()).unwrap_or(true)
         };
+        let last_parts: Vec<_> = last_parts(&name).collect();
+        let has_last_part = |part: &&(usize, &Module<'_>)| {
+            last_parts.iter().any(|name| part.1.name == Some(name.as_bytes()))
+        };
         let found = only(with_code.iter())
             .or_else(|| only(with_code.iter().filter(named)))
-            .or_else(|| only(with_code.iter().filter(fits)));
+            .or_else(|| only(with_code.iter().filter(fits)))
+            .or_else(|| {
+                only(with_code.iter().filter(has_last_part))
+                    .filter(|part| !has_frames || fits(part))
+            });
         found.map(|(part, _)| *part).ok_or_else(|| {
             mismatch(format!(
                 "cannot tell which of its core modules is module {module} of the dump; extract that one with \
@@ -236,25 +262,38 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         let is_free = |module: usize, part: usize| {
             !matched.contains_key(&module) && self.may_add(part, files_of(module))
         };
-        let has_frames = |kind: &[usize]| kind.iter().any(|module| facts.contains_key(module));
-        let mut used = HashSet::new();
-        for (kind, part) in self.find_named(open, &kinds)? {
-            let Some(modules) = kinds.kinds.get(kind) else { continue };
-            // A name alone is no evidence against a recorded identity.
-            if has_frames(modules) || !kinds.has_identities {
-                let free: Vec<_> = modules.iter().filter(|i| is_free(**i, part)).collect();
-                if !free.is_empty() {
-                    used.insert(part);
-                    found.extend(free.into_iter().map(|module| (*module, part)));
-                }
-            }
-        }
-
         let mut open_kinds: BTreeMap<usize, OpenKind<'_>> = BTreeMap::new();
         for (module, frames) in facts {
             let kind = kinds.of_module.get(module).copied();
             kind.into_iter()
                 .for_each(|kind| open_kinds.entry(kind).or_default().frames.add(frames));
+        }
+        let mut budget = Budget::new();
+        let mut used = HashSet::new();
+        for names in [Names::Whole, Names::WithLastParts] {
+            for (kind, part) in self.find_named(open, &kinds, names)? {
+                let (Some(modules), Some(of)) = (kinds.kinds.get(kind), self.read.get(part)) else {
+                    continue;
+                };
+                let frames = open_kinds.get(&kind).map(|of| &of.frames);
+                // A name alone is no evidence against a recorded identity.
+                if used.contains(&part) || (frames.is_none() && kinds.has_identities) {
+                    continue;
+                }
+                if let (Names::WithLastParts, Some(frames)) = (names, frames) {
+                    match self.fits(of, frames, &mut budget) {
+                        Some(true) => {}
+                        Some(false) => continue,
+                        None => return Ok(found),
+                    }
+                }
+                let is_open = |i: &&usize| is_free(**i, part) && !found.contains_key(*i);
+                let free: Vec<_> = modules.iter().filter(is_open).collect();
+                if !free.is_empty() {
+                    used.insert(part);
+                    found.extend(free.into_iter().map(|module| (*module, part)));
+                }
+            }
         }
         for (kind, of) in &mut open_kinds {
             let modules = kinds.kinds.get(*kind).into_iter().flatten();
@@ -263,7 +302,6 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         }
         // Most modules have been matched, and must not use up the budget for the others.
         open_kinds.retain(|_, of| !of.files.is_empty());
-        let mut budget = Budget::new();
         let mut kinds_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut parts_of: HashMap<usize, usize> = HashMap::new();
         for (part, of) in open.iter().filter(|(part, _)| !used.contains(part)) {
@@ -355,21 +393,32 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         &self,
         open: &[(usize, &Module<'_>)],
         kinds: &Kinds,
+        names: Names,
     ) -> corestream::Result<BTreeMap<usize, usize>> {
         let mut parts_of_name: HashMap<_, Vec<usize>> = HashMap::new();
         for (part, module) in open {
             if let Some(name) = module.name {
-                parts_of_name.entry(name).or_default().push(*part);
+                let parts = parts_of_name.entry(name).or_default();
+                // Two are enough for a name that decides nothing.
+                if parts.len() < 2 {
+                    parts.push(*part);
+                }
             }
         }
         let mut kinds_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut parts_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (i, name) in self.dump.modules().enumerate() {
             let Some(name) = known(name)? else { break };
-            let part = parts_of_name.get(name.as_bytes()).and_then(|parts| only(parts.iter()));
-            if let (Some(part), Some(kind)) = (part, kinds.of_module.get(&i)) {
-                kinds_of.entry(*part).or_default().insert(*kind);
-                parts_of.entry(*kind).or_default().insert(*part);
+            let Some(kind) = kinds.of_module.get(&i) else { continue };
+            let last = match names {
+                Names::Whole => None,
+                Names::WithLastParts => Some(last_parts(&name)),
+            };
+            for name in iter::once(&*name).chain(last.into_iter().flatten()) {
+                for part in parts_of_name.get(name.as_bytes()).into_iter().flatten() {
+                    kinds_of.entry(*part).or_default().insert(*kind);
+                    parts_of.entry(*kind).or_default().insert(*part);
+                }
             }
         }
         let named = kinds_of.into_iter().filter_map(|(part, kinds)| {
@@ -378,6 +427,24 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         });
         Ok(named.collect())
     }
+}
+
+/// Returns the names that a core module can have if a module of the dump has the name `PATH:NAME`, which `(X)` and `[N]`
+/// may follow. The component chooses all parts of the name, and each may have a `:`, so there are several.
+fn last_parts(name: &str) -> impl Iterator<Item = &str> {
+    // The names in an adapter's name are those of others.
+    let name = Some(name).filter(|name| !name.starts_with("adapter("));
+    let number = name.and_then(|name| name.strip_suffix(']')?.rsplit_once('['));
+    let without_number =
+        number.filter(|(_, number)| number.parse::<u32>().is_ok()).map(|(name, _)| name);
+    let label = |name: &str| name.strip_suffix(')')?.rfind('(');
+    let without_label = move |name| label(name).and_then(|end| name.get(..end));
+    let names = [name, without_number].into_iter().flatten();
+    let names = names.flat_map(move |name| [Some(name), without_label(name)]).flatten();
+    names.flat_map(|name| {
+        let after = name.rmatch_indices(':').take(MAX_COLONS);
+        iter::once(name).chain(after.filter_map(|(colon, _)| name.get(colon + 1..)))
+    })
 }
 
 /// Returns the only item.
