@@ -67,7 +67,7 @@ mod value;
 use dwarf::Debug;
 use module::Module;
 
-pub use component::Component;
+pub use component::{Component, ExpandedFiles, expand_components};
 pub use demangle::demangle;
 pub use matching::{Mismatch, ModuleMatch, Verdict, match_modules};
 pub use reader::ValueLimits;

@@ -29,7 +29,7 @@ use corestream::{CoreDumpFile, Frame, ModuleIdentity, ModuleIndex, Value};
 use sha2::{Digest, Sha256};
 use wasmparser::ValType;
 
-use super::component::Expanded;
+use super::component::{ExpandedFiles, expand_components};
 use super::dwarf::{functions, split};
 use super::instances::{Instances, known};
 use super::limits::{MAX_CHECKED_FRAMES, MAX_CHECKED_LOCALS};
@@ -149,16 +149,16 @@ pub fn match_modules(
     files: &[SymbolFile<'_>],
     dump: &CoreDumpFile<'_>,
 ) -> Result<Vec<ModuleMatch>, Error> {
-    let expanded = Expanded::new(files)?;
-    let read: Vec<_> = expanded.files.iter().map(|file| Module::read(file.bytes)).collect();
-    let matches = match_read(&expanded.files, &read, &RefCell::new(Instances::new(dump)))?;
+    let expanded = expand_components(files)?;
+    let read: Vec<_> = expanded.files().iter().map(|file| Module::read(file.bytes)).collect();
+    let matches = match_read(expanded.files(), &read, &RefCell::new(Instances::new(dump)))?;
     Ok(matches.into_iter().map(|found| found.with_origins(&expanded)).collect())
 }
 
 impl ModuleMatch {
     /// Returns the match with the indices of the files that the caller passed.
-    pub(crate) fn with_origins(self, expanded: &Expanded<'_>) -> Self {
-        let origin = |file: Option<usize>| file.map(|file| expanded.origin(file));
+    pub(crate) fn with_origins(self, expanded: &ExpandedFiles<'_>) -> Self {
+        let origin = |file: Option<usize>| file.and_then(|file| expanded.origin(file));
         let verdict = match self.verdict {
             Verdict::Mismatch(mismatch) => {
                 Verdict::Mismatch(Mismatch { file: origin(mismatch.file), ..mismatch })
