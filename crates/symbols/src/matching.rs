@@ -120,9 +120,9 @@ impl fmt::Display for Mismatch {
 /// file that refers to it, or to the only module whose frames fit it. Split DWARF files belong to all modules and are
 /// not in the result.
 ///
-/// A [component](crate::Component) belongs to the modules that its core modules are: those with the identity of one, or, if
-/// the dump has no identity that decides, those whose names or frames fit one core module and no other. Its core modules
-/// that the dump does not have are not used. In the result, a file of a component is the index of the component.
+/// The core modules of a [component](crate::Component) are matched one by one: by identity if the dump records one that
+/// decides, otherwise by name or frames that fit one core module and no other. A core module that matches nothing is not
+/// used. `code` and `debug` are then the index of the component's file.
 ///
 /// ```
 /// # use corestream::{CoreDump, CoreDumpFile, Dumper, Instance, Frame, Thread};
