@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Error, ErrorKind, ModuleIndex, Result};
-use corestream_symbols::{Component, SymbolFile, Verdict, match_modules};
+use corestream_symbols::{SymbolFile, Verdict, match_modules};
 
 use super::code::Code;
 use super::image::{ImageBytes, has_debug, has_location_lists, refers_to_companion};
@@ -27,34 +27,13 @@ pub(crate) struct GuestModule<'b> {
     pub(crate) code: Code<'b>,
 }
 
-/// Replaces components by their core modules.
-pub(crate) fn with_core_modules<'b>(
-    files: &[SymbolFile<'b>],
-    warnings: &mut Vec<String>,
-) -> Vec<SymbolFile<'b>> {
-    let mut expanded = Vec::new();
-    for file in files {
-        // Without core modules, the matching gives the error.
-        match Component::read(file).filter(|component| !component.modules().is_empty()) {
-            Some(component) => {
-                expanded.extend(component.modules());
-                let fault = component.fault();
-                warnings.extend(fault.map(|fault| format!("{file}: only partly read: {fault}")));
-            }
-            None => expanded.push(*file),
-        }
-    }
-    expanded
-}
-
-/// Reads the modules that have files. Components are replaced by their core modules.
+/// Reads the modules that have files. The files have no components, only their core modules.
 pub(crate) fn read_modules<'b>(
     dump: &CoreDumpFile<'_>,
     files: &[SymbolFile<'b>],
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<ModuleIndex, GuestModule<'b>>> {
-    let matches =
-        match_modules(files, dump).map_err(|error| Error::new(error.kind(), error.to_string()))?;
+    let matches = match_modules(files, dump).map_err(|error| symbol_error(&error))?;
     let mut modules = BTreeMap::new();
     let matched: HashSet<_> =
         matches.iter().flat_map(|found| [found.code, found.debug]).flatten().collect();
@@ -114,6 +93,11 @@ pub(crate) fn read_modules<'b>(
         }
     }
     Ok(modules)
+}
+
+/// Returns the error about a file with symbols.
+pub(crate) fn symbol_error(error: &corestream_symbols::Error) -> Error {
+    Error::new(error.kind(), error.to_string())
 }
 
 /// Returns the name of an image: the path of its file below a path that can never be a directory. For a core module of a

@@ -9,10 +9,10 @@ use std::fmt;
 use corestream::{
     CoreDumpFile, Frame, GlobalIndex, InstanceIndex, ModuleIdentity, ModuleIndex, Result,
 };
-use corestream_symbols::{FramePlace, SymbolFile};
+use corestream_symbols::{FramePlace, SymbolFile, expand_components};
 
 use super::memory_map::{Client, IMAGES, Image, Memories, MemoryMap, UNKNOWN_ID, base};
-use super::modules::{GuestModule, find_code, module_of, read_modules, with_core_modules};
+use super::modules::{GuestModule, find_code, module_of, read_modules, symbol_error};
 use super::placing::{Counts, Placing, TargetThread};
 use super::reliability::Reliability;
 use super::stacks::{
@@ -84,8 +84,9 @@ impl<'b> Target<'b> {
         files: &[SymbolFile<'b>],
         options: &Options,
     ) -> Result<Self> {
-        let mut warnings = Vec::new();
-        let files = &with_core_modules(files, &mut warnings);
+        let expanded = expand_components(files).map_err(|error| symbol_error(&error))?;
+        let files = expanded.files();
+        let mut warnings = expanded.warnings().to_vec();
         let mut modules = read_modules(dump, files, &mut warnings)?;
         let chosen = choose_thread(dump, options)?;
         let youngest = youngest_frame(dump, chosen)?;

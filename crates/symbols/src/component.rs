@@ -148,48 +148,82 @@ impl<'b> Walk<'b> {
     }
 }
 
-/// Files in which each component is replaced by its core modules.
-pub(crate) struct Expanded<'b> {
-    pub(crate) files: Vec<SymbolFile<'b>>,
+/// Files without components: each component is replaced by its core modules ([`expand_components`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpandedFiles<'b> {
+    files: Vec<SymbolFile<'b>>,
     /// The index of the original file of each file.
-    pub(crate) origins: Vec<usize>,
-    /// The faults of components, with their paths.
-    pub(crate) faults: Vec<String>,
+    origins: Vec<usize>,
+    warnings: Vec<String>,
 }
 
-impl<'b> Expanded<'b> {
-    /// Replaces the components in a list of files.
-    ///
-    /// # Errors
-    /// Returns an error if a component has no core modules.
-    pub(crate) fn new(files: &[SymbolFile<'b>]) -> Result<Self, Error> {
-        let mut this = Self { files: Vec::new(), origins: Vec::new(), faults: Vec::new() };
-        for (origin, file) in files.iter().enumerate() {
-            let Some(component) = Component::read(file) else {
-                this.files.push(*file);
-                this.origins.push(origin);
-                continue;
-            };
-            if component.modules.is_empty() {
-                let cause = match component.fault {
-                    Some(fault) => format!("has no core module before a fault: {fault}"),
-                    None => "is a component without core modules".into(),
-                };
-                return Err(Error::new(file.path, mismatch(cause)));
-            }
-            if let Some(fault) = component.fault {
-                this.faults.push(format!("{file}: only partly read: {fault}"));
-            }
-            this.origins.extend(component.modules.iter().map(|_| origin));
-            this.files.extend(component.modules);
-        }
-        Ok(this)
+impl<'b> ExpandedFiles<'b> {
+    /// Returns the files, in the order of the original ones.
+    pub fn files(&self) -> &[SymbolFile<'b>] {
+        &self.files
     }
 
-    /// Returns the index of the original file of a file.
-    pub(crate) fn origin(&self, file: usize) -> usize {
-        self.origins.get(file).copied().unwrap_or(file)
+    /// Returns a message for each component with a fault, with its path.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
+
+    /// Returns the index of the original file of a file: the file itself, or the component that it is in. Returns `None`
+    /// if there is no such file.
+    pub fn origin(&self, file: usize) -> Option<usize> {
+        self.origins.get(file).copied()
+    }
+}
+
+/// Replaces the components in a list of files by their core modules.
+///
+/// [`Symbols::new`](crate::Symbols::new) and [`match_modules`](crate::match_modules) do the same. Call this function first
+/// to learn which core module of a component a module of the dump is.
+///
+/// ```
+/// use corestream_symbols::{SymbolFile, expand_components};
+///
+/// # let core_module = b"\0asm\x01\0\0\0";
+/// # let mut wasm = b"\0asm\x0d\0\x01\0".to_vec();
+/// # for _ in 0..2 {
+/// #     wasm.extend([1, 8]);
+/// #     wasm.extend(core_module);
+/// # }
+/// // A core module, and a component with two core modules.
+/// let files = [SymbolFile::new("lib.wasm", core_module), SymbolFile::new("guest.wasm", &wasm)];
+/// let expanded = expand_components(&files)?;
+/// let names: Vec<_> = expanded.files().iter().map(ToString::to_string).collect();
+/// assert_eq!(names, ["lib.wasm", "guest.wasm, core module 0", "guest.wasm, core module 1"]);
+/// assert_eq!(expanded.origin(2), Some(1));
+/// assert!(expanded.warnings().is_empty());
+/// # Ok::<(), corestream_symbols::Error>(())
+/// ```
+///
+/// # Errors
+/// Returns an error if a component has no core modules.
+pub fn expand_components<'b>(files: &[SymbolFile<'b>]) -> Result<ExpandedFiles<'b>, Error> {
+    let mut expanded =
+        ExpandedFiles { files: Vec::new(), origins: Vec::new(), warnings: Vec::new() };
+    for (origin, file) in files.iter().enumerate() {
+        let Some(component) = Component::read(file) else {
+            expanded.files.push(*file);
+            expanded.origins.push(origin);
+            continue;
+        };
+        if component.modules.is_empty() {
+            let cause = match component.fault {
+                Some(fault) => format!("has no core module before a fault: {fault}"),
+                None => "is a component without core modules".into(),
+            };
+            return Err(Error::new(file.path, mismatch(cause)));
+        }
+        if let Some(fault) = component.fault {
+            expanded.warnings.push(format!("{file}: only partly read: {fault}"));
+        }
+        expanded.origins.extend(component.modules.iter().map(|_| origin));
+        expanded.files.extend(component.modules);
+    }
+    Ok(expanded)
 }
 
 #[cfg(test)]
@@ -236,7 +270,7 @@ mod tests {
             (CORE_MODULE, &core_module("c")),
         ]);
         assert_eq!(read(&bytes), (vec!["a".into(), "b".into(), "c".into()], None));
-        let expanded = Expanded::new(&[
+        let expanded = expand_components(&[
             SymbolFile::new("a.wasm", b"\0asm\x01\0\0\0"),
             SymbolFile::new("c.wasm", &bytes),
         ]);

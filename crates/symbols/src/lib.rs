@@ -42,8 +42,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A file may also be a component. Its core modules are found in it, and each is matched with the modules of the dump
-//! ([`Component`]).
+//! A file may also be a [component](Component). The crate finds its core modules and matches each with the modules of the
+//! dump.
 //!
 //! Module files are as untrusted as dumps. The crate reads a malformed file up to the fault, and [`limits`] bounds the
 //! work that debugging information can cause.
@@ -67,7 +67,7 @@ mod value;
 use dwarf::Debug;
 use module::Module;
 
-pub use component::Component;
+pub use component::{Component, ExpandedFiles, expand_components};
 pub use demangle::demangle;
 pub use matching::{Mismatch, ModuleMatch, Verdict, match_modules};
 pub use reader::ValueLimits;

@@ -15,14 +15,14 @@
 pub const MAX_FUNCTIONS: usize = 1_000_000;
 
 /// The maximum number of core modules in a component, with those of nested components. Engines accept 1,000 in each
-/// component; a composed one has more.
+/// component; a composed one may have more.
 pub const MAX_CORE_MODULES: usize = 10_000;
 
 /// The maximum depth of components in components. Components that people compose are a few levels deep.
 pub const MAX_COMPONENT_DEPTH: usize = 100;
 
-/// The maximum number of comparisons of a frame with a core module of a component. They find the module of a core module
-/// whose identity the dump does not have.
+/// The maximum number of comparisons of a frame, or of one of its locals, with a core module of a component. They find the
+/// module of a core module whose identity the dump does not have.
 pub const MAX_COMPARED_FRAMES: usize = 1 << 24;
 
 /// The maximum number of bytes of a module's code that are decoded: the largest module that V8 accepts. Beyond it,

@@ -29,7 +29,7 @@ use corestream::{CoreDumpFile, Frame, ModuleIdentity, ModuleIndex, Value};
 use sha2::{Digest, Sha256};
 use wasmparser::ValType;
 
-use super::component::Expanded;
+use super::component::{ExpandedFiles, expand_components};
 use super::dwarf::{functions, split};
 use super::instances::{Instances, known};
 use super::limits::{MAX_CHECKED_FRAMES, MAX_CHECKED_LOCALS};
@@ -120,9 +120,9 @@ impl fmt::Display for Mismatch {
 /// file that refers to it, or to the only module whose frames fit it. Split DWARF files belong to all modules and are
 /// not in the result.
 ///
-/// A [component](crate::Component) belongs to the modules that its core modules are: those with the identity of one, or, if
-/// the dump has no identity that decides, those whose names or frames fit one core module and no other. Its core modules
-/// that the dump does not have are not used. In the result, a file of a component is the index of the component.
+/// The core modules of a [component](crate::Component) are matched one by one: by identity if the dump records one that
+/// decides, otherwise by name or frames that fit one core module and no other. A core module that matches nothing is not
+/// used. `code` and `debug` are then the index of the component's file.
 ///
 /// ```
 /// # use corestream::{CoreDump, CoreDumpFile, Dumper, Instance, Frame, Thread};
@@ -149,16 +149,16 @@ pub fn match_modules(
     files: &[SymbolFile<'_>],
     dump: &CoreDumpFile<'_>,
 ) -> Result<Vec<ModuleMatch>, Error> {
-    let expanded = Expanded::new(files)?;
-    let read: Vec<_> = expanded.files.iter().map(|file| Module::read(file.bytes)).collect();
-    let matches = match_read(&expanded.files, &read, &RefCell::new(Instances::new(dump)))?;
+    let expanded = expand_components(files)?;
+    let read: Vec<_> = expanded.files().iter().map(|file| Module::read(file.bytes)).collect();
+    let matches = match_read(expanded.files(), &read, &RefCell::new(Instances::new(dump)))?;
     Ok(matches.into_iter().map(|found| found.with_origins(&expanded)).collect())
 }
 
 impl ModuleMatch {
     /// Returns the match with the indices of the files that the caller passed.
-    pub(crate) fn with_origins(self, expanded: &Expanded<'_>) -> Self {
-        let origin = |file: Option<usize>| file.map(|file| expanded.origin(file));
+    pub(crate) fn with_origins(self, expanded: &ExpandedFiles<'_>) -> Self {
+        let origin = |file: Option<usize>| file.and_then(|file| expanded.origin(file));
         let verdict = match self.verdict {
             Verdict::Mismatch(mismatch) => {
                 Verdict::Mismatch(Mismatch { file: origin(mismatch.file), ..mismatch })
@@ -177,8 +177,16 @@ pub fn match_read(
 ) -> Result<Vec<ModuleMatch>, Error> {
     let dump = instances.borrow().dump();
     let hashes = files.iter().map(|_| OnceCell::new()).collect();
-    let (facts, companions) = (OnceCell::new(), RefCell::default());
-    let matcher = Matcher { files, read, instances, dump, hashes, facts, companions };
+    let matcher = Matcher {
+        files,
+        read,
+        instances,
+        dump,
+        hashes,
+        facts: OnceCell::new(),
+        companions: RefCell::default(),
+        same_functions: RefCell::default(),
+    };
     let mut of_module: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut open = Vec::new();
     for (i, (file, module)) in files.iter().zip(read).enumerate() {
@@ -225,6 +233,8 @@ struct Matcher<'m, 'b, 'd> {
     facts: OnceCell<BTreeMap<usize, Vec<FrameFacts>>>,
     /// The results for each file with code and its companion.
     companions: RefCell<HashMap<(usize, usize), Option<Mismatch>>>,
+    /// Whether two files have the same functions. A dump can have a million modules with the same two files.
+    same_functions: RefCell<HashMap<(usize, usize), bool>>,
 }
 
 impl Matcher<'_, '_, '_> {
@@ -307,11 +317,8 @@ impl Matcher<'_, '_, '_> {
                 continue;
             };
             let has_debug = module.debug.contains_key(".debug_info");
-            let other = code.and_then(|code| self.read.get(code));
-            let other_code = other.is_some_and(|other| {
-                module.has_code()
-                    && !std::ptr::eq(other, module)
-                    && !other.has_same_functions(module)
+            let other_code = code.is_some_and(|code| {
+                module.has_code() && code != *i && !self.have_same_functions(code, *i)
             });
             let is_needless =
                 code.is_some() && !has_debug && (debug.is_none() || !module.has_code());
@@ -434,6 +441,15 @@ impl Matcher<'_, '_, '_> {
         Some(of.sha256.unwrap_or_else(|| *hash.get_or_init(|| Sha256::digest(of.bytes).into())))
     }
 
+    /// Returns whether two files have the same functions.
+    fn have_same_functions(&self, a: usize, b: usize) -> bool {
+        let compare = || {
+            let modules = self.read.get(a).zip(self.read.get(b));
+            modules.is_some_and(|(a, b)| a.has_same_functions(b))
+        };
+        *self.same_functions.borrow_mut().entry((a, b)).or_insert_with(compare)
+    }
+
     /// Returns the facts about the frames of each module.
     fn facts(&self) -> corestream::Result<&BTreeMap<usize, Vec<FrameFacts>>> {
         match self.facts.get() {
@@ -473,6 +489,17 @@ impl Matcher<'_, '_, '_> {
 
     /// Returns the first frame, in the order of the dump, that does not fit a module.
     fn find_misfit(&self, module: &Module<'_>, frames: &[FrameFacts]) -> Option<Mismatch> {
+        let mut locals_left = MAX_CHECKED_LOCALS;
+        self.find_misfit_within(module, frames, &mut locals_left)
+    }
+
+    /// Returns the first frame that does not fit a module. `locals_left` is the number of locals that may still be checked.
+    fn find_misfit_within(
+        &self,
+        module: &Module<'_>,
+        frames: &[FrameFacts],
+        locals_left: &mut usize,
+    ) -> Option<Mismatch> {
         let exact = self.dump.producer() == Producer::Corestream && !self.dump.is_rewritten();
         let mut by_function: HashMap<u32, Vec<(u32, bool)>> = HashMap::new();
         for frame in frames {
@@ -487,13 +514,12 @@ impl Matcher<'_, '_, '_> {
                 misfits.insert(*function, misfit);
             }
         }
-        let mut locals_left = MAX_CHECKED_LOCALS;
         frames.iter().find_map(|frame| {
             let here = (frame.offset, frame.position.1 > 0);
             let of_code = misfits.get(&frame.function).filter(|(misfit, _)| *misfit == here);
             let reason = match of_code {
                 Some((_, reason)) => reason.clone(),
-                None if exact => frame.find_wrong_local(module, &mut locals_left)?,
+                None if exact => frame.find_wrong_local(module, locals_left)?,
                 None => return None,
             };
             Some(Mismatch::new(Some(frame.position), reason))

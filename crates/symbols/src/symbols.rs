@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use corestream::{CoreDumpFile, Frame, InstanceIndex, ModuleIndex};
 
-use super::component::Expanded;
+use super::component::expand_components;
 use super::dwarf::location::{Doubt, Evaluator, FunctionSite, Piece, Stop, Storage, UsedPlaces};
 use super::dwarf::units::{Cursor, Entry};
 use super::dwarf::{CodePosition, CodePositions, Debug, locals, split};
@@ -250,13 +250,13 @@ impl<'b> Symbols<'b> {
     /// # Errors
     /// Returns the errors of [`match_modules`](crate::match_modules).
     pub fn new(files: &[SymbolFile<'b>], dump: &'b CoreDumpFile<'b>) -> Result<Self, Error> {
-        let expanded = Expanded::new(files)?;
-        let files = &expanded.files;
+        let expanded = expand_components(files)?;
+        let files = expanded.files();
         let read: Vec<_> = files.iter().map(|file| Module::read(file.bytes)).collect();
         let instances = RefCell::new(Instances::new(dump));
         let matches = match_read(files, &read, &instances)?;
         let path = |i: usize| files.get(i).map_or(String::new(), ToString::to_string);
-        let mut warnings = expanded.faults.clone();
+        let mut warnings = expanded.warnings().to_vec();
         let used: HashSet<_> =
             matches.iter().flat_map(|found| [found.code, found.debug]).flatten().collect();
         let mut split_files = Vec::new();

@@ -1,6 +1,8 @@
 //! The packets of a session: connecting, stop replies, registers, values and resuming.
 
-use corestream::{CoreDump, CoreDumpFile, Global, GlobalValue, Instance, Thread, Value};
+use corestream::{
+    CoreDump, CoreDumpFile, Global, GlobalValue, Instance, ModuleIdentity, Thread, Value,
+};
 use corestream_debug::{Options, Session, Status, Target};
 use corestream_symbols::SymbolFile;
 
@@ -313,4 +315,26 @@ fn warns_of_a_dump_without_locals_and_of_modules_without_files() {
         assert_eq!(client.call_stack(1)[1], 0x4000_0001_0000_0000 | u64::from(CALL));
         assert_eq!(client.libraries().len(), 1);
     });
+}
+
+/// The module without a file may also be one of an embedder, which records identities for some modules only.
+#[test]
+fn a_module_without_an_identity_may_be_an_adapter() {
+    let bytes = bytes();
+    let (mut guest, instance) = guest(&bytes);
+    guest.modules[0].identity = ModuleIdentity::new().with_sha256([7; 32]);
+    let other = guest.add_module("host.wasm");
+    let other = guest.add_instance(Instance::new(other));
+    guest.add_thread(Thread::new("main").with_frames([trap(instance), call(other, CALLS)]));
+    let advice = |guest: &CoreDump<'_>| {
+        let mut advice = String::new();
+        with_client(to_vec(guest), &module(), &Options::new(), |_, target| {
+            let found = target.warnings().find_map(|warning| warning.split_once("; pass "));
+            advice = found.unwrap().1.to_owned();
+        });
+        advice
+    };
+    assert_eq!(advice(&guest), "--symbols 1=FILE, unless it is an adapter of a component");
+    guest.modules[1].identity = ModuleIdentity::new().with_sha256([8; 32]);
+    assert_eq!(advice(&guest), "--symbols 1=FILE");
 }

@@ -11,23 +11,44 @@
 //! fit this core module and no other, and it fits no other kind. A core module that belongs nowhere is not used. A
 //! component of which no core module is used is an error.
 //!
+//! In a dump, the name of a core module in a nested component follows the path of the component instance, as in
+//! `outer/inner:module`. The last part of such a name decides too, but only if the frames fit: the path is not compared,
+//! so the name can be that of a core module of another component. Names are chosen by the component. Therefore a name
+//! decides only if no other core module and no other kind has it.
+//!
 //! Calls between component instances pass through adapters, which the engine makes. If a dump has identities, modules
 //! without one are adapters or have nothing to do with components, and no core module is compared with them.
 //!
-//! **Cost.** One hash of each core module, and one lookup for each module of the dump. The comparisons of core modules with
-//! kinds have a limit in frames and in bytes of code.
+//! **Cost.** One hash of each core module, and a few lookups for each module of the dump. The comparisons of core modules
+//! with kinds are a product of two numbers from untrusted files, so they have a limit in frames and in bytes of code. A
+//! dump can have a million modules of one kind. A comparison walks only the modules with frames, and takes its cost from
+//! the limit before it starts.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::iter;
 
 use corestream::{ModuleIdentity, ModuleIndex};
 
-use super::{Matcher, known};
-use crate::limits::{MAX_COMPARED_FRAMES, MAX_DECODED_BYTES};
+use super::{FrameFacts, Matcher, known};
+use crate::limits::{MAX_CHECKED_LOCALS, MAX_COMPARED_FRAMES, MAX_DECODED_BYTES};
 use crate::module::Module;
 use crate::symbol_file::{Cause, Error, SymbolFile, dump_error, mismatch};
 
 /// The work of a comparison with the frames of a module, whatever their number, as a number of frames.
-const FRAMES_PER_KIND: usize = 16;
+const FRAMES_PER_MODULE: usize = 16;
+
+/// The maximum number of `:` in the last part of a name, and the one before it. Tools make core modules with names such as
+/// `wit-component:adapter:wasi_snapshot_preview1`.
+const MAX_COLONS: usize = 4;
+
+/// The names of modules of the dump that are compared with the name of a core module.
+#[derive(Clone, Copy)]
+enum Names {
+    Whole,
+    /// Also the last part of a name with the path of a component instance.
+    WithLastParts,
+}
 
 /// The files of each module.
 type FilesOfModule = BTreeMap<usize, Vec<usize>>;
@@ -38,6 +59,48 @@ struct Kinds {
     of_module: HashMap<usize, usize>,
     /// Whether the dump has identities.
     has_identities: bool,
+}
+
+/// The frames of the modules of a kind.
+#[derive(Default)]
+struct KindFrames<'f> {
+    of_modules: Vec<&'f [FrameFacts]>,
+    /// The work of a comparison with all of them, as a number of frames.
+    cost: usize,
+}
+
+impl<'f> KindFrames<'f> {
+    /// Adds the frames of a module.
+    fn add(&mut self, frames: &'f [FrameFacts]) {
+        self.of_modules.push(frames);
+        self.cost += frames.len() + FRAMES_PER_MODULE;
+    }
+}
+
+/// A kind with frames. Core modules are compared with it if some of its modules are open.
+#[derive(Default)]
+struct OpenKind<'f> {
+    frames: KindFrames<'f>,
+    /// The lists of files that open modules have, each once. A million modules usually have the same one.
+    files: BTreeSet<&'f [usize]>,
+}
+
+/// The remaining work for comparisons of core modules with kinds.
+struct Budget {
+    frames: usize,
+    bytes: u64,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { frames: MAX_COMPARED_FRAMES, bytes: MAX_DECODED_BYTES }
+    }
+
+    /// Takes the work for a number of frames. Returns `None` if less is left.
+    fn take(&mut self, frames: usize) -> Option<()> {
+        self.frames = self.frames.checked_sub(frames)?;
+        Some(())
+    }
 }
 
 /// The core modules of a component, as indices of files. Each has other bytes.
@@ -101,13 +164,26 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         }
         let with_code: Vec<_> = self.with_code(&parts.distinct).collect();
         let named = |part: &&(usize, &Module<'_>)| part.1.name == Some(name.as_bytes());
-        let frames = self.facts().map_err(failed)?.get(&(module.0 as usize));
+        let mut frames = KindFrames::default();
+        let of_module = self.facts().map_err(failed)?.get(&(module.0 as usize));
+        of_module.into_iter().for_each(|of_module| frames.add(of_module));
+        let has_frames = of_module.is_some();
+        let budget = RefCell::new(Budget::new());
+        // A core module that is not compared could fit too, so it counts as one that fits.
         let fits = |part: &&(usize, &Module<'_>)| {
-            frames.is_some_and(|frames| self.find_misfit(part.1, frames).is_none())
+            has_frames && self.fits(part.1, &frames, &mut budget.borrow_mut()).unwrap_or(true)
+        };
+        let last_parts: Vec<_> = last_parts(&name).collect();
+        let has_last_part = |part: &&(usize, &Module<'_>)| {
+            last_parts.iter().any(|name| part.1.name == Some(name.as_bytes()))
         };
         let found = only(with_code.iter())
             .or_else(|| only(with_code.iter().filter(named)))
-            .or_else(|| only(with_code.iter().filter(fits)));
+            .or_else(|| only(with_code.iter().filter(fits)))
+            .or_else(|| {
+                only(with_code.iter().filter(has_last_part))
+                    .filter(|part| !has_frames || fits(part))
+            });
         found.map(|(part, _)| *part).ok_or_else(|| {
             mismatch(format!(
                 "cannot tell which of its core modules is module {module} of the dump; extract that one with \
@@ -182,74 +258,108 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         let kinds = self.kinds()?;
         let facts = self.facts()?;
         let mut found = BTreeMap::new();
-        // A file that the user has named for a module stays, unless it has the same code.
-        let is_free = |module: usize, of: &Module<'_>| {
-            let mut files = of_module.get(&module).into_iter().flatten();
-            !matched.contains_key(&module)
-                && files.all(|file| {
-                    let file = self.read.get(*file);
-                    file.is_none_or(|file| !file.has_code() || file.has_same_functions(of))
-                })
+        let files_of = |module: usize| of_module.get(&module).map_or(&[][..], Vec::as_slice);
+        let is_free = |module: usize, part: usize| {
+            !matched.contains_key(&module) && self.may_add(part, files_of(module))
         };
-        let has_frames = |kind: &[usize]| kind.iter().any(|module| facts.contains_key(module));
+        let mut open_kinds: BTreeMap<usize, OpenKind<'_>> = BTreeMap::new();
+        for (module, frames) in facts {
+            let kind = kinds.of_module.get(module).copied();
+            kind.into_iter()
+                .for_each(|kind| open_kinds.entry(kind).or_default().frames.add(frames));
+        }
+        let mut budget = Budget::new();
         let mut used = HashSet::new();
-        for (kind, part) in self.find_named(open, &kinds)? {
-            let (Some(modules), Some(of)) = (kinds.kinds.get(kind), self.read.get(part)) else {
-                continue;
-            };
-            // A name alone is no evidence against a recorded identity.
-            if has_frames(modules) || !kinds.has_identities {
-                let free: Vec<_> = modules.iter().filter(|i| is_free(**i, of)).collect();
+        for names in [Names::Whole, Names::WithLastParts] {
+            for (kind, part) in self.find_named(open, &kinds, names)? {
+                let (Some(modules), Some(of)) = (kinds.kinds.get(kind), self.read.get(part)) else {
+                    continue;
+                };
+                let frames = open_kinds.get(&kind).map(|of| &of.frames);
+                // A name alone is no evidence against a recorded identity.
+                if used.contains(&part) || (frames.is_none() && kinds.has_identities) {
+                    continue;
+                }
+                if let (Names::WithLastParts, Some(frames)) = (names, frames) {
+                    match self.fits(of, frames, &mut budget) {
+                        Some(true) => {}
+                        Some(false) => continue,
+                        None => return Ok(found),
+                    }
+                }
+                let is_open = |i: &&usize| is_free(**i, part) && !found.contains_key(*i);
+                let free: Vec<_> = modules.iter().filter(is_open).collect();
                 if !free.is_empty() {
                     used.insert(part);
                     found.extend(free.into_iter().map(|module| (*module, part)));
                 }
             }
         }
-
-        let (mut frames_left, mut bytes_left) = (MAX_COMPARED_FRAMES, MAX_DECODED_BYTES);
+        for (kind, of) in &mut open_kinds {
+            let modules = kinds.kinds.get(*kind).into_iter().flatten();
+            let is_open = |i: &&usize| !matched.contains_key(i) && !found.contains_key(i);
+            of.files = modules.filter(is_open).map(|module| files_of(*module)).collect();
+        }
+        // Most modules have been matched, and must not use up the budget for the others.
+        open_kinds.retain(|_, of| !of.files.is_empty());
         let mut kinds_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut parts_of: HashMap<usize, usize> = HashMap::new();
-        let with_frames: BTreeSet<_> =
-            facts.keys().filter_map(|module| kinds.of_module.get(module).copied()).collect();
         for (part, of) in open.iter().filter(|(part, _)| !used.contains(part)) {
-            for kind in &with_frames {
-                let modules = kinds.kinds.get(*kind).map_or(&[][..], Vec::as_slice);
-                // Looking at a module costs as much as a frame, also if the module has been matched.
-                let Some(left) = frames_left.checked_sub(modules.len()) else { return Ok(found) };
-                frames_left = left;
-                let is_open = |i: &usize| is_free(*i, of) && !found.contains_key(i);
-                if !modules.iter().any(is_open) {
+            for (kind, open_kind) in &open_kinds {
+                let lists = &open_kind.files;
+                let cost = lists.iter().map(|files| files.len()).sum::<usize>() + lists.len();
+                if budget.take(cost).is_none() {
+                    return Ok(found);
+                }
+                if !lists.iter().any(|files| self.may_add(*part, files)) {
                     continue;
                 }
-                let frames = modules.iter().filter_map(|module| facts.get(module));
-                let count = frames.clone().map(|frames| frames.len() + FRAMES_PER_KIND).sum();
-                let decoded = of.decoded();
-                let Some(left) = frames_left.checked_sub(count) else { return Ok(found) };
-                frames_left = left;
-                let mut frames = frames;
-                if frames.all(|frames| self.find_misfit(of, frames).is_none()) {
-                    kinds_of.entry(*part).or_default().insert(*kind);
-                    *parts_of.entry(*kind).or_default() += 1;
+                match self.fits(of, &open_kind.frames, &mut budget) {
+                    Some(true) => {
+                        kinds_of.entry(*part).or_default().insert(*kind);
+                        *parts_of.entry(*kind).or_default() += 1;
+                    }
+                    Some(false) => {}
+                    // Without all comparisons, none of the core modules is known to be the only one that fits.
+                    None => return Ok(found),
                 }
-                let Some(left) = bytes_left.checked_sub(of.decoded().saturating_sub(decoded))
-                else {
-                    return Ok(found);
-                };
-                bytes_left = left;
             }
         }
         for (part, fitting) in kinds_of {
             let kind = only(fitting.iter()).filter(|kind| parts_of.get(kind) == Some(&1));
             let modules = kind.and_then(|kind| kinds.kinds.get(*kind));
-            let of = self.read.get(part);
             for module in modules.into_iter().flatten() {
-                if of.is_some_and(|of| is_free(*module, of)) {
+                if is_free(*module, part) && !found.contains_key(module) {
                     found.insert(*module, part);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Returns whether a core module may become another file of a module with these files. A file that the user has named
+    /// for a module stays, unless it has the same code.
+    fn may_add(&self, part: usize, files: &[usize]) -> bool {
+        files.iter().all(|file| {
+            let has_code = self.read.get(*file).is_some_and(Module::has_code);
+            !has_code || self.have_same_functions(*file, part)
+        })
+    }
+
+    /// Returns whether all frames of a kind fit a core module, or `None` if the budget is used up.
+    fn fits(&self, of: &Module<'_>, frames: &KindFrames<'_>, budget: &mut Budget) -> Option<bool> {
+        budget.take(frames.cost)?;
+        let decoded = of.decoded();
+        // A frame with one local can have a function with 50,000. Comparing a local costs as much as a frame.
+        let all_locals = budget.frames.min(MAX_CHECKED_LOCALS);
+        let mut locals_left = all_locals;
+        let fits = frames
+            .of_modules
+            .iter()
+            .all(|frames| self.find_misfit_within(of, frames, &mut locals_left).is_none());
+        budget.take(all_locals - locals_left)?;
+        budget.bytes = budget.bytes.checked_sub(of.decoded() - decoded)?;
+        (budget.frames > 0).then_some(fits)
     }
 
     /// Returns the modules of the dump by kind.
@@ -283,21 +393,32 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         &self,
         open: &[(usize, &Module<'_>)],
         kinds: &Kinds,
+        names: Names,
     ) -> corestream::Result<BTreeMap<usize, usize>> {
         let mut parts_of_name: HashMap<_, Vec<usize>> = HashMap::new();
         for (part, module) in open {
             if let Some(name) = module.name {
-                parts_of_name.entry(name).or_default().push(*part);
+                let parts = parts_of_name.entry(name).or_default();
+                // Two are enough for a name that decides nothing.
+                if parts.len() < 2 {
+                    parts.push(*part);
+                }
             }
         }
         let mut kinds_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut parts_of: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for (i, name) in self.dump.modules().enumerate() {
             let Some(name) = known(name)? else { break };
-            let part = parts_of_name.get(name.as_bytes()).and_then(|parts| only(parts.iter()));
-            if let (Some(part), Some(kind)) = (part, kinds.of_module.get(&i)) {
-                kinds_of.entry(*part).or_default().insert(*kind);
-                parts_of.entry(*kind).or_default().insert(*part);
+            let Some(kind) = kinds.of_module.get(&i) else { continue };
+            let last = match names {
+                Names::Whole => None,
+                Names::WithLastParts => Some(last_parts(&name)),
+            };
+            for name in iter::once(&*name).chain(last.into_iter().flatten()) {
+                for part in parts_of_name.get(name.as_bytes()).into_iter().flatten() {
+                    kinds_of.entry(*part).or_default().insert(*kind);
+                    parts_of.entry(*kind).or_default().insert(*part);
+                }
             }
         }
         let named = kinds_of.into_iter().filter_map(|(part, kinds)| {
@@ -306,6 +427,24 @@ impl<'m, 'b> Matcher<'m, 'b, '_> {
         });
         Ok(named.collect())
     }
+}
+
+/// Returns the names that a core module can have if a module of the dump has the name `PATH:NAME`, which `(X)` and `[N]`
+/// may follow. The component chooses all parts of the name, and each may have a `:`, so there are several.
+fn last_parts(name: &str) -> impl Iterator<Item = &str> {
+    // The names in an adapter's name are those of others.
+    let name = Some(name).filter(|name| !name.starts_with("adapter("));
+    let number = name.and_then(|name| name.strip_suffix(']')?.rsplit_once('['));
+    let without_number =
+        number.filter(|(_, number)| number.parse::<u32>().is_ok()).map(|(name, _)| name);
+    let label = |name: &str| name.strip_suffix(')')?.rfind('(');
+    let without_label = move |name| label(name).and_then(|end| name.get(..end));
+    let names = [name, without_number].into_iter().flatten();
+    let names = names.flat_map(move |name| [Some(name), without_label(name)]).flatten();
+    names.flat_map(|name| {
+        let after = name.rmatch_indices(':').take(MAX_COLONS);
+        iter::once(name).chain(after.filter_map(|(colon, _)| name.get(colon + 1..)))
+    })
 }
 
 /// Returns the only item.

@@ -199,6 +199,52 @@ fn symbols_of_a_component_that_was_stripped() {
     assert_eq!(names(&file, &named), (vec![(0, false)], some(&["b-2"])));
 }
 
+/// The name of a core module in a nested component follows a path.
+#[test]
+fn the_last_part_of_a_name_decides_between_core_modules_that_fit() {
+    let whole = ["b", "b(2)", "b-copy", "wit-component:shim", "adapter"]
+        .map(|name| core_module(name, &[1, 6], &[]));
+    let c = core_module("c", &[1, 9], &[]);
+    let mut parts: Vec<_> = whole.iter().map(|module| &module[..]).collect();
+    parts.push(&c);
+    let wasm = component(&parts);
+    let file = SymbolFile::new("c.wasm", &wasm);
+    let of = |name, offset| dump(&[(name, Some(b"x"), &[(1, offset)]), ("#1", Some(b"y"), &[])]);
+    for (name, expected) in [
+        ("x:b", "b-1"),
+        ("x/y:b", "b-1"),
+        ("b(3)", "b-1"),
+        ("x:b(wit-component:shim)", "b-1"),
+        ("x:b[2]", "b-1"),
+        ("x:b-copy(instance)[2]", "b-copy-1"),
+        ("wasi:http/handler@0.2.0:wit-component:shim", "wit-component:shim-1"),
+    ] {
+        let dump = of(name, 6);
+        assert_eq!(names(&[file], &dump), (vec![(0, false)], some(&[expected])), "{name}");
+        let at = file.with_module(ModuleIndex(0));
+        assert_eq!(names(&[at], &dump).1, some(&[expected]), "{name}");
+    }
+    // Other names decide nothing, and neither does a name that two core modules can have.
+    for name in ["x:bb", "x/b", "b:x", "b[x]", "adapter(x, y)", "adapter(x:b)", "x:b(2)"] {
+        let dump = of(name, 6);
+        let message = error(&[file], &dump).to_string();
+        assert!(message.contains("no core module of this component matches"), "{name}: {message}");
+    }
+    // The frames fit another core module only.
+    assert_eq!(names(&[file], &of("x:b", 9)), (vec![(0, false)], some(&["c-1"])));
+
+    // Two modules have the name. Without an identity, it may be an adapter.
+    let frames = &[(1, 6)][..];
+    for identity in [Some(&b"y"[..]), None] {
+        let dump = dump(&[("x:b", Some(b"x"), frames), ("y:b", identity, frames)]);
+        let found = match_modules(&[file], &CoreDumpFile::from_slice(&dump).unwrap());
+        assert_eq!(found.map_or(0, |found| found.len()), usize::from(identity.is_none()));
+    }
+    // Instances of one core module have its identity.
+    let dump = dump(&[("x:b", Some(b"x"), frames), ("y:b", Some(b"x"), frames)]);
+    assert_eq!(names(&[file], &dump).1, some(&["b-1", "b-1"]));
+}
+
 #[test]
 fn an_index_chooses_one_module() {
     let [a, b] = ["a", "b"].map(|name| core_module(name, &[1, 2], &[]));
@@ -270,8 +316,28 @@ fn many_core_modules_and_many_modules_cost_little() {
     let mut listed: Vec<Listed<'_>> =
         listed.map(|(name, bytes)| (&name[..], Some(&bytes[..]), &[(0, 1)][..])).collect();
     listed[7].1 = Some(&modules[3]);
-    let dump = dump(&listed);
+    let dump = self::dump(&listed);
     let dump = CoreDumpFile::from_slice(&dump).unwrap();
     let matches = match_modules(&[SymbolFile::new("c.wasm", &wasm)], &dump).unwrap();
     assert_eq!((matches.len(), matches[0].module), (1, ModuleIndex(7)));
+
+    // Modules of one kind, which have a core module or a file. They must not use up the limit: the last module is that of
+    // the only core module with this offset.
+    let other = core_module("other", &[2], &[]);
+    let files = [SymbolFile::new("c.wasm", &wasm), SymbolFile::new("other.wasm", &other)];
+    for (bytes, count) in [(&modules[3], 1), (&other, 2)] {
+        let mut listed: Vec<Listed<'_>> = vec![("#0", Some(bytes), &[(0, 1)]); 20_000];
+        listed.push(("#1", Some(b"stripped"), &[(1, 5000)]));
+        let dump = self::dump(&listed);
+        let dump = CoreDumpFile::from_slice(&dump).unwrap();
+        let matches = match_modules(&files[..count], &dump).unwrap();
+        assert_eq!((matches.len(), matches[20_000].code), (20_001, Some(0)));
+    }
+    // Too many frames of one kind for a comparison with each core module.
+    let mut listed: Vec<Listed<'_>> = vec![("#0", Some(b"other"), &[(0, 1)]); 20_000];
+    listed.push(("#1", Some(&modules[3]), &[]));
+    let dump = self::dump(&listed);
+    let dump = CoreDumpFile::from_slice(&dump).unwrap();
+    let matches = match_modules(&files[..1], &dump).unwrap();
+    assert_eq!((matches.len(), matches[0].module), (1, ModuleIndex(20_000)));
 }
