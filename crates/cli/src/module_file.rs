@@ -32,10 +32,10 @@ const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
 /// What to do with a component.
 #[derive(Clone, Copy, Debug)]
 pub enum Components {
-    /// Its form is returned like that of a core module.
+    /// The function [`form`] returns the form of a component as it does for a core module.
     #[cfg_attr(not(feature = "run"), allow(dead_code))]
     Accepted,
-    /// In text form it is an error with this message, because the remedy differs from that of a core module.
+    /// A component in text form is an error with this message. The remedy differs from that for a core module in text form.
     #[cfg_attr(feature = "run", allow(dead_code))]
     TextRefused(&'static str),
 }

@@ -150,7 +150,7 @@ fn read(path: &Path) -> Result<Content, Failure> {
         #[cfg(feature = "run")]
         Form::Text => {
             let binary = wat_text::module(path, &bytes, true).map_err(Failure::new)?;
-            // Several instances of one core module are told by its identity, which is that of the text without lines.
+            // The identity in the dump is that of the core module before the lines were added.
             let without_lines =
                 wat_text::core_module_hashes(path, &bytes, &binary).map_err(Failure::new)?;
             Ok(Content { bytes: binary, without_lines })

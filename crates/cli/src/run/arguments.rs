@@ -30,9 +30,9 @@ pub struct Run {
     #[arg(value_name = "GUEST")]
     pub(super) guest: PathBuf,
 
-    /// Call this function instead of `_start` or `wasi:cli/run`. ARGS are the values of its parameters: integers and floats as in the
-    /// text format (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null. For a component, write the call
-    /// with values in WAVE, such as 'add(1, 2)', 'docs:adder/add@0.1.0#add(1, 2)' or 'greet("you")'
+    /// Call this function instead of `_start` or `wasi:cli/run`. ARGS are the values of its parameters: integers and floats
+    /// as in the text format (-1, 0xff, 1_000, 0x1p-3, nan), vectors as i32x4:1,2,3,4, and null. For a component, write the
+    /// call with values in WAVE, such as 'add(1, 2)', 'docs:adder/add@0.1.0#add(1, 2)' or 'greet("you")'
     #[arg(long, value_name = "FUNC")]
     pub(super) invoke: Option<String>,
 

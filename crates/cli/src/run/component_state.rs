@@ -5,7 +5,7 @@
 //! explains this for core modules.
 //!
 //! # The idea
-//! All functions of WASI 0.2 that can wait are defined again. Each takes WASI out of the store for the call, and waits
+//! This module redefines all functions of WASI 0.2 that can wait. Each takes WASI out of the store for the call, and waits
 //! with [`host_call::wait`](super::host_call::wait), which looks for the time limit and for a wanted snapshot. The
 //! bindings of `wasmtime-wasi` give their functions no access to the store, so this module calls their implementations
 //! itself.
@@ -84,7 +84,7 @@ impl WasiView for Wasi {
 }
 
 impl Wasi {
-    /// Converts the result of a stream to that of the guest.
+    /// Converts the result of a call on a stream to the type that the guest expects.
     fn of_stream<R>(
         &mut self,
         result: StreamResult<R>,
@@ -95,7 +95,7 @@ impl Wasi {
         }
     }
 
-    /// Converts the result of a file to that of the guest.
+    /// Converts the result of a call on a file to the type that the guest expects.
     fn of_file<R>(&mut self, result: FsResult<R>) -> Result<(Result<R, fs::ErrorCode>,)> {
         match result {
             Ok(value) => Ok((Ok(value),)),
@@ -121,7 +121,7 @@ fn named<R>(name: &'static str, result: Result<R>) -> Result<R> {
     }
 }
 
-/// Defines a function of an interface again. `call` calls the implementation of `wasmtime-wasi`.
+/// Redefines a function of an interface. `call` calls the implementation of `wasmtime-wasi`.
 fn define<P, R>(
     interface: &mut LinkerInstance<'_, ComponentState>,
     name: &'static str,
@@ -142,7 +142,7 @@ where
     })
 }
 
-/// Defines the destructor of a resource again. `call` calls the implementation of `wasmtime-wasi`.
+/// Redefines the destructor of a resource. `call` calls the implementation of `wasmtime-wasi`.
 fn define_drop<R: 'static>(
     interface: &mut LinkerInstance<'_, ComponentState>,
     name: &'static str,
@@ -160,7 +160,7 @@ fn define_drop<R: 'static>(
     })
 }
 
-/// Defines functions of streams again.
+/// Redefines functions of streams.
 macro_rules! streams {
     ($interface:ident, $($name:literal => $function:path: ($($arg:ident: $ty:ty),*);)*) => {$(
         define(&mut $interface, $name, |wasi, ($($arg,)*): ($($ty,)*)| {
@@ -172,7 +172,7 @@ macro_rules! streams {
     )*};
 }
 
-/// Defines functions of files and directories again.
+/// Redefines functions of files and directories.
 macro_rules! files {
     ($interface:ident, $($name:literal => $function:ident($($arg:ident: $ty:ty),*);)*) => {$(
         define(&mut $interface, $name, |wasi, (file, $($arg,)*): (Resource<Descriptor>, $($ty,)*)| {
@@ -184,7 +184,7 @@ macro_rules! files {
     )*};
 }
 
-/// Defines the functions that can wait again. The linker already has all functions, and must allow shadowing.
+/// Redefines the functions that can wait. The linker already has all functions, and must allow shadowing.
 pub fn add_to_linker(linker: &mut Linker<ComponentState>) -> Result<()> {
     add_poll(&mut linker.instance(&format!("wasi:io/poll@{VERSION}"))?)?;
     add_streams(linker.instance(&format!("wasi:io/streams@{VERSION}"))?)?;

@@ -239,7 +239,8 @@ impl Guest {
         (frames.len(), variables(&frames))
     }
 
-    /// Compares the backtraces of LLDB for both dumps. That of the component also has the other frames that `inspect` shows.
+    /// Compares the backtraces in LLDB for both dumps. The backtrace of the component may have more frames, such as those of
+    /// adapters.
     fn compare_backtraces(self, lldb: &str) {
         let dumps = self.dump();
         let path = dumps.directory.path();
